@@ -1,0 +1,65 @@
+# The only command surface. CI runs `make check` and `make test`; people run the same.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DISTRIBUTIONS := libs/common libs/relay services/edge services/config services/metering services/billing services/standalone
+SOURCES := $(wildcard libs/*/src) $(wildcard services/*/src)
+
+.PHONY: help demo run test check fmt bench lock schemas clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A stamp holds the hash of what was installed: a set-up is reused until the locks or the
+# distributions change, and a half-done set-up is done again.
+RUN_STAMP := $(VENV)/.run-$(shell cat requirements.lock libs/*/pyproject.toml services/*/pyproject.toml | sha256sum | cut -c1-16)
+DEV_STAMP := $(VENV)/.dev-$(shell cat requirements.lock requirements-dev.lock libs/*/pyproject.toml services/*/pyproject.toml | sha256sum | cut -c1-16)
+
+$(RUN_STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Handoff needs Python 3.11 or newer; this is " + sys.version)'
+	@echo "setting up $(VENV) …"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix --editable ,$(DISTRIBUTIONS))
+	@touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	@echo "adding what checks and tests need …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(RUN_STAMP) ## the whole system on this machine: real clients, live usage, a proved invoice (args="--keep" leaves it running)
+	@$(BIN)/handoff demo $(args)
+
+run: $(RUN_STAMP) ## the embedded system in the foreground
+	@$(BIN)/handoff up $(args)
+
+test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" narrows)
+	@$(BIN)/python -m pytest tests -n auto --dist loadgroup $(args)
+
+check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(SOURCES) tests $(wildcard benchmarks/*.py)
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m handoff_common.schemas --check libs/common/schemas
+
+fmt: $(DEV_STAMP) ## format and sort imports
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+schemas: $(DEV_STAMP) ## export the JSON Schemas of the events
+	@$(BIN)/python -m handoff_common.schemas libs/common/schemas
+
+bench: $(DEV_STAMP) ## one benchmark as a table: make bench n=edge
+	@test -n "$(n)" || { echo "name one: $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 2; }
+	@$(BIN)/python benchmarks/$(n).py $(args)
+
+lock: $(DEV_STAMP) ## pin and hash requirements.in and requirements-dev.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock requirements.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock requirements-dev.in
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,274 @@
+"""THE loop: read from the log → fold → save state, position and outbox in one transaction.
+
+It owns positions and parking. What a projection does with its events is the projection's own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from sqlalchemy import Table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handoff_common import codec
+from handoff_common.clock import Clock, to_ms
+from handoff_common.database import Database, load_positions, move_position, upsert
+from handoff_common.errors import PositionConflict, PositionLost, Unreadable
+from handoff_common.events import Envelope
+from handoff_common.log import Batch, EventLog, Partition, Record, Subscription
+from handoff_common.telemetry import get_logger
+
+MAX_SKEW_MS = 300_000
+"""An event whose instant is further ahead of the log's append time than this is parked."""
+
+_POLL_SECONDS = 1.0
+
+
+class Folded(NamedTuple):
+    record: Record
+    event: Any
+
+
+class Projection(Protocol):
+    """name: of its positions; topics: what it reads; max_batch: records per transaction."""
+
+    name: str
+    topics: tuple[str, ...]
+    max_batch: int
+
+    async def apply(
+        self, tx: AsyncConnection, partition: Partition, batch: Sequence[Folded]
+    ) -> None:
+        """Fold decoded records of one partition, in order, in the transaction that also moves the
+        position. `batch` is empty where all records were parked.
+
+        To park one record after looking at it, raise Parking with its index: all is rolled back,
+        and the batch is applied again without it.
+        """
+
+
+class Parking(Exception):
+    """Park the record at `index` of the batch given to `apply`."""
+
+    def __init__(self, index: int, cause: Unreadable) -> None:
+        super().__init__(str(cause))
+        self.index = index
+        self.cause = cause
+
+
+class Projector:
+    """Runs one projection.
+
+    positions, parked: the tables of `database.projection_tables`.
+    committed: awaited after each committed batch, outside the transaction.
+    """
+
+    def __init__(
+        self,
+        projection: Projection,
+        *,
+        log: EventLog,
+        database: Database,
+        positions: Table,
+        parked: Table,
+        clock: Clock,
+        registry: CollectorRegistry | None = None,
+        committed: Callable[[Partition], Awaitable[None]] | None = None,
+    ) -> None:
+        self._projection = projection
+        self._log = log
+        self._database = database
+        self._positions = positions
+        self._parked = parked
+        self._clock = clock
+        self._committed = committed
+        self._logger = get_logger("projection")
+        self._next: dict[Partition, int | None] = {}
+        self._identities: dict[str, str] = {}
+        self._subscription: Subscription | None = None
+        self.ready = False
+        self._folded = Counter(
+            "handoff_projection_events", "Events folded", ["topic"], registry=registry
+        )
+        self._parked_count = Counter(
+            "handoff_projection_parked", "Records parked", ["topic", "kind"], registry=registry
+        )
+        self._lag = Gauge(
+            "handoff_projection_lag",
+            "Records between the position and the log's end",
+            ["topic", "partition"],
+            registry=registry,
+        )
+
+    def position(self, partition: Partition) -> int:
+        """Next offset of a partition as last committed by this worker."""
+        return self._next.get(partition) or 0
+
+    @property
+    def positions(self) -> Mapping[Partition, int]:
+        return {partition: at or 0 for partition, at in self._next.items()}
+
+    async def run(self) -> None:
+        """The loop; ends only by cancellation, or by an error that a restart must look at."""
+        subscription = self._log.subscribe(
+            self._projection.topics, group=self._projection.name, positions=self._begin
+        )
+        self._subscription = subscription
+        try:
+            while True:
+                batches = await subscription.fetch(
+                    max_records=self._projection.max_batch,
+                    timeout=_POLL_SECONDS if self.ready else 0,
+                )
+                for batch in batches:
+                    await self._take(subscription, batch)
+                if not batches and not self.ready:
+                    self.ready = await subscription.caught_up()
+        finally:
+            self._subscription = None
+            await subscription.close()
+
+    async def run_to_end(self) -> None:
+        """Fold what the log holds now, then stop: for rebuilds."""
+        subscription = self._log.subscribe(
+            self._projection.topics, group=self._projection.name, positions=self._begin
+        )
+        try:
+            while True:
+                batches = await subscription.fetch(
+                    max_records=self._projection.max_batch, timeout=0
+                )
+                for batch in batches:
+                    await self._take(subscription, batch)
+                if not batches and await subscription.caught_up():
+                    return
+        finally:
+            await subscription.close()
+
+    async def lag(self) -> dict[Partition, int]:
+        """Partition → records not folded yet."""
+        behind: dict[Partition, int] = {}
+        for topic in self._projection.topics:
+            for number, (_, end) in (await self._log.ends(topic)).items():
+                partition = Partition(topic, number)
+                behind[partition] = max(0, end - self.position(partition))
+                self._lag.labels(topic, str(number)).set(behind[partition])
+        return behind
+
+    async def _begin(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        async with self._database.read() as tx:
+            stored = await load_positions(
+                tx, self._positions, self._projection.name, self._projection.topics
+            )
+        starts: dict[Partition, int] = {}
+        for partition in partitions:
+            if partition.topic not in self._identities:
+                self._identities[partition.topic] = await self._log.identity(partition.topic)
+            if partition not in stored:
+                self._next[partition] = None
+                continue
+            identity, offset = stored[partition]
+            if identity != self._identities[partition.topic]:
+                raise PositionLost(
+                    f"{partition.topic} is another topic than the one that projection "
+                    f"{self._projection.name!r} has read; rebuild it, or restore the log"
+                )
+            self._next[partition] = offset
+            starts[partition] = offset
+        return starts
+
+    async def _take(self, subscription: Subscription, batch: Batch) -> None:
+        partition = Partition(batch.topic, batch.partition)
+        good: list[Folded] = []
+        bad: list[tuple[Record, Unreadable]] = []
+        for record in batch.records:
+            try:
+                good.append(Folded(record, self._decode(record)))
+            except Unreadable as error:
+                bad.append((record, error))
+        while True:
+            try:
+                async with self._database.transaction() as tx:
+                    await self._projection.apply(tx, partition, good)
+                    await self._park(tx, bad)
+                    await move_position(
+                        tx,
+                        self._positions,
+                        self._projection.name,
+                        partition,
+                        identity=self._identities[batch.topic],
+                        expected=self._next[partition],
+                        next_offset=batch.next_offset,
+                    )
+                break
+            except Parking as parking:
+                bad.append((good.pop(parking.index).record, parking.cause))
+            except PositionConflict as error:
+                # Another worker moved on: forget what was folded and go on from its position.
+                self._logger.warning("position_conflict", detail=str(error))
+                starts = await self._begin([partition])
+                await subscription.seek(partition, starts.get(partition, 0))
+                return
+        self._next[partition] = batch.next_offset
+        self._folded.labels(batch.topic).inc(len(good))
+        for record, cause in bad:
+            self._parked_count.labels(batch.topic, cause.kind).inc()
+            self._logger.error(
+                "record_parked",
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                kind=cause.kind,
+                detail=cause.detail,
+            )
+        if self._committed is not None:
+            await self._committed(partition)
+
+    @staticmethod
+    def _decode(record: Record) -> Envelope:
+        event: Envelope = codec.decode(record.topic, record.value)
+        if to_ms(event.time) > record.appended_ms + MAX_SKEW_MS:
+            customer = getattr(getattr(event, "data", None), "customer_id", None)
+            raise Unreadable(
+                "skewed",
+                f"its time {event.time.isoformat()} is more than {MAX_SKEW_MS // 1000} s "
+                "ahead of the log's",
+                customer,
+            )
+        return event
+
+    async def _park(self, tx: AsyncConnection, bad: Sequence[tuple[Record, Unreadable]]) -> None:
+        await upsert(
+            tx,
+            self._parked,
+            [
+                {
+                    "topic": record.topic,
+                    "partition": record.partition,
+                    "offset": record.offset,
+                    "projection": self._projection.name,
+                    "key": record.key,
+                    "value": record.value,
+                    "appended_ms": record.appended_ms,
+                    "kind": cause.kind,
+                    "detail": cause.detail,
+                    "customer_id": cause.customer_id,
+                    "parked_ms": self._clock.now_ms(),
+                }
+                for record, cause in bad
+            ],
+            keys=["topic", "partition", "offset", "projection"],
+            update=[],
+        )
+
+
+async def until_ready(projector: Projector, *, timeout: float) -> bool:
+    """Wait until the projector has once caught up with the log."""
+    try:
+        async with asyncio.timeout(timeout):
+            while not projector.ready:  # noqa: ASYNC110  (a start-up wait, bounded above)
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,72 @@
+"""Settings: read once from the environment, validated, printed without secrets.
+
+A service's settings are one frozen pydantic model; field `edge_port` is `HANDOFF_EDGE_PORT`. A
+field whose value must not be printed has the type `SecretStr`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from handoff_common.errors import SettingError
+
+PREFIX = "HANDOFF_"
+
+
+class Settings(BaseModel):
+    """Base of each service's settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def load(model: type[S], environ: Mapping[str, str]) -> S:
+    """Read the model's settings. Variables of other services are left alone; see `unknown`.
+
+    Raises SettingError that names each wrong variable, its value and what it takes.
+    """
+    given = {f: environ[variable(f)] for f in model.model_fields if variable(f) in environ}
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise SettingError("\n".join(_explain(model, given, error))) from None
+
+
+def unknown(models: Iterable[type[Settings]], environ: Mapping[str, str]) -> list[str]:
+    """Variables with our prefix that no model reads: most likely misspelt."""
+    known = {variable(field) for model in models for field in model.model_fields}
+    return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+
+
+def shown(settings: Settings) -> dict[str, str]:
+    """Variable → value as text, secrets starred."""
+    return {variable(name): str(getattr(settings, name)) for name in type(settings).model_fields}
+
+
+def documented(model: type[Settings]) -> list[tuple[str, str, str]]:
+    """(variable, default, description) of each setting, for the docs and the test that compares."""
+    return [(variable(n), _default(f), f.description or "") for n, f in model.model_fields.items()]
+
+
+def _default(field: FieldInfo) -> str:
+    return "(required)" if field.is_required() else str(field.default)
+
+
+def _explain(
+    model: type[Settings], given: Mapping[str, str], error: ValidationError
+) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        description = model.model_fields[field].description if field in model.model_fields else ""
+        secret = "Secret" in str(model.model_fields[field].annotation) if description else False
+        value = "(not set)" if field not in given else "(secret)" if secret else repr(given[field])
+        text = f"{variable(field)} = {value}: {problem['msg']}"
+        yield f"{text} ({description})" if description else text
