@@ -12,15 +12,15 @@ from handoff_common.topics import TOPICS
 _encoder = msgspec.json.Encoder()
 
 
-class _Peek(msgspec.Struct):
+class _Peek(msgspec.Struct, frozen=True):
     type: str = ""
 
 
-class _PeekCustomer(msgspec.Struct):
+class _PeekCustomer(msgspec.Struct, frozen=True):
     customer_id: str | None = None
 
 
-class _PeekData(msgspec.Struct):
+class _PeekData(msgspec.Struct, frozen=True):
     data: _PeekCustomer = _PeekCustomer()
 
 

@@ -45,8 +45,8 @@ def _number(level: str) -> int:
 
 
 def get_logger(name: str) -> Any:
-    """A logger that bears `logger=name` in every line."""
-    return structlog.get_logger(logger=name)
+    """A logger that bears `component=name` in every line."""
+    return structlog.get_logger(component=name)
 
 
 def new_registry() -> CollectorRegistry:
