@@ -203,7 +203,7 @@ async def test_what_cannot_be_read_is_parked_with_its_place(rig: Rig) -> None:
         ("skewed", "cust"),
         ("retired", "cust"),
     ]
-    assert [bytes(r.value) for r in rows][0] == b"no json"
+    assert bytes(rows[0].value) == b"no json"
 
 
 async def test_another_log_under_the_same_positions_stops_the_service(

@@ -33,9 +33,14 @@ class Folded(NamedTuple):
 class Projection(Protocol):
     """name: of its positions; topics: what it reads; max_batch: records per transaction."""
 
-    name: str
-    topics: tuple[str, ...]
-    max_batch: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def topics(self) -> tuple[str, ...]: ...
+
+    @property
+    def max_batch(self) -> int: ...
 
     async def apply(
         self, tx: AsyncConnection, partition: Partition, batch: Sequence[Folded]
