@@ -203,7 +203,13 @@ async def classic_body(request: Request, known: Iterable[str]) -> ClassicBody:
 
 
 def ignored_header(body: ClassicBody) -> dict[str, str]:
-    return {"x-handoff-ignored": ", ".join(body.ignored)} if body.ignored else {}
+    return {"x-handoff-ignored": header_value(", ".join(body.ignored))} if body.ignored else {}
+
+
+def header_value(text: str) -> str:
+    """The text as a header may bear it: one line of ASCII, at most 2,000 characters."""
+    line = "".join(char if char.isprintable() else " " for char in text[:2_000])
+    return line.encode("ascii", "backslashreplace").decode()[:2_000].strip()
 
 
 async def read_body(request: Request) -> bytes:

@@ -342,13 +342,13 @@ class SqliteLog:
                     rows.append(row)
             return rows, None
 
-    async def salvage(self, target: Path) -> tuple[int, list[str]]:
-        """Copy every record that can be read to a new file; returns their number and the places of
-        those that cannot. The source is not touched."""
+    async def salvage(self, target: Path | None) -> tuple[int, list[str]]:
+        """Copy every record that can be read to a new file (None: only count them); returns their
+        number and the places of those that cannot. The source is not touched."""
 
         def work(connection: sqlite3.Connection) -> tuple[int, list[str]]:
             copied, lost = 0, []
-            destination = sqlite3.connect(target, isolation_level=None)
+            destination = sqlite3.connect(target or ":memory:", isolation_level=None)
             destination.executescript(
                 f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION};"
             )

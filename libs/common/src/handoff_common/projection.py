@@ -195,8 +195,9 @@ class Projector:
         while True:
             try:
                 async with self._database.transaction() as tx:
-                    await self._projection.apply(tx, partition, good)
+                    # First, so that a decision in this batch finds the record that it is about.
                     await self._park(tx, bad)
+                    await self._projection.apply(tx, partition, good)
                     await move_position(
                         tx,
                         self._positions,
