@@ -1,0 +1,118 @@
+"""Ends open connections that may not go on: disabled service, ended contract, hard cap, one asked
+for by name. `endings` says which; this loop says it to the relay, spread over a grace so that a
+service's clients do not all come back in one moment.
+"""
+
+import asyncio
+import random
+from typing import Final
+
+from handoff_common.clock import Clock
+from handoff_common.events import CLOSE_CODES, Reason
+from handoff_common.telemetry import get_logger
+from handoff_edge.configuration import Configuration
+from handoff_edge.endings import DRAINED, Ending, contract_ended, verdict
+from handoff_edge.tunnels import Open, Tunnels
+
+_LOOK_SECONDS: Final = 1.0
+
+
+class Enforcement:
+    """grace: seconds over which a service's connections are ended. contract_grace: seconds that
+    they may outlive its customer's contract."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        tunnels: Tunnels,
+        clock: Clock,
+        *,
+        grace: float,
+        contract_grace: float,
+    ) -> None:
+        self._configuration = configuration
+        self._tunnels = tunnels
+        self._clock = clock
+        self._grace = grace
+        self._contract_grace_ms = int(contract_grace * 1000)
+        self._noticed: dict[str, int] = {}
+        self._logger = get_logger("enforcement")
+
+    async def run(self) -> None:
+        """The loop: a look at each change of the rule book, and each second, for what time does."""
+        changed = self._configuration.changed
+        while True:
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+            changed.clear()
+            self.look()
+
+    def look(self) -> None:
+        """Set, and take back, the ends that the rule book asks for now."""
+        for service_id, customer_id, opened in self._tunnels.services():
+            ending = self._verdict(service_id, customer_id)
+            for one in opened:
+                if ending is None:
+                    _take_back(one)
+                elif one.ending_reason is not ending.reason:
+                    self._set(one, ending, self._grace * random.random())  # noqa: S311
+        for asked in self._configuration.book.asked_ends(self._clock.now_ms()):
+            found = self._tunnels.get(asked.connection_id)
+            if found is not None and found.connection.customer_id == asked.customer_id:
+                code = CLOSE_CODES[Reason.ENDED_BY_OPERATOR]
+                found.tunnel.end(code, asked.reason, Reason.ENDED_BY_OPERATOR)
+
+    async def drain(self, *, grace: float, spread: float) -> None:
+        """Wait up to `grace` seconds for connections to end by themselves; then end the others over
+        `spread` seconds. Returns when each has been told."""
+        if await self._tunnels.wait_empty(timeout=grace):
+            return
+        left = list(self._tunnels)
+        self._logger.info("draining", connections=len(left))
+        for number, opened in enumerate(left):
+            _take_back(opened)
+            if self._tunnels.get(opened.connection.connection_id) is opened:
+                opened.ending_reason = DRAINED.reason
+                opened.tunnel.end(DRAINED.close_code, DRAINED.text, DRAINED.reason)
+            if number + 1 < len(left) and spread:
+                await asyncio.sleep(spread / len(left))
+
+    def _verdict(self, service_id: str, customer_id: str) -> Ending | None:
+        now_ms = self._clock.now_ms()
+        book = self._configuration.book
+        noticed_ms = self._noticed.setdefault(customer_id, now_ms)
+        if contract_ended(book, customer_id, now_ms, noticed_ms) is None:
+            del self._noticed[customer_id]
+        return verdict(
+            book,
+            service_id,
+            customer_id,
+            now_ms,
+            contract_grace_ms=self._contract_grace_ms,
+            noticed_ms=noticed_ms,
+        )
+
+    def _set(self, opened: Open, ending: Ending, delay: float) -> None:
+        _take_back(opened)
+        opened.ending_reason = ending.reason
+        loop = asyncio.get_running_loop()
+        opened.ending = loop.call_later(delay, self._end, opened, ending)
+
+    def _end(self, opened: Open, ending: Ending) -> None:
+        opened.ending = None
+        connection = opened.connection
+        still = self._verdict(connection.service_id, connection.customer_id)
+        if still is None or still.reason is not ending.reason:
+            opened.ending_reason = None
+            return
+        opened.tunnel.end(ending.close_code, ending.text, ending.reason)
+
+
+def _take_back(opened: Open) -> None:
+    if opened.ending is not None:
+        opened.ending.cancel()
+        opened.ending = None
+        opened.ending_reason = None

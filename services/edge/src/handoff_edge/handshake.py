@@ -1,0 +1,380 @@
+"""One handoff, from a whole request head to a relayed connection (or to a refusal).
+
+Owns the order of the steps, which is what makes the promises: the origin gets the head and nothing
+else until it has agreed; `accepted` is durable before the client sees the 101; what the client sent
+early reaches the origin only behind its 101.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from socket import socket
+from typing import Any, Final
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Message
+
+from handoff_common.clock import Clock
+from handoff_common.events import ConnectionEvent, Counters, Reason
+from handoff_common.ids import uuid7
+from handoff_common.telemetry import get_logger
+from handoff_edge import wire
+from handoff_edge.answer import PASSED_ON_MAX, AnswerReader, Declined, Upgraded
+from handoff_edge.connection import Connection, Facts, Place
+from handoff_edge.decision import Handoff
+from handoff_edge.errors import Refusal, Refused, answer_bytes, http_answer, refused
+from handoff_edge.head import Head
+from handoff_edge.limits import ServiceCounts
+from handoff_edge.metrics import Metrics
+from handoff_edge.origin import Dialer
+from handoff_edge.protocol import Client
+from handoff_edge.recorder import JournalUnavailable, Recorder
+from handoff_edge.tunnels import Tunnels
+
+_READ: Final = 64 * 1024
+_PASS_ON_SECONDS: Final = 10.0
+_SEND_SECONDS: Final = 10.0
+_DRAINING: Final = Refusal("draining", "this edge takes no new connections", retry_after=1)
+
+
+class Denied(Exception):
+    """The application's own answer, where it hands nothing off."""
+
+    def __init__(self, code: str, data: bytes) -> None:
+        super().__init__(code)
+        self.code = code
+        self.data = data
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """What all handshakes of an edge share.
+
+    draining: once set, no further handoff is begun, and none that is under way is completed.
+    under_way: handshakes that may still be given up; each is ended by calling it.
+    """
+
+    app: ASGIApp
+    dialer: Dialer
+    recorder: Recorder
+    tunnels: Tunnels
+    counts: ServiceCounts
+    place: Place
+    clock: Clock
+    metrics: Metrics
+    answer_timeout: float
+    logger: Any = field(default_factory=lambda: get_logger("edge"))
+    draining: bool = False
+    under_way: set[Callable[[], object]] = field(default_factory=set)
+
+    async def on_head(self, client: Client, head: Head) -> None:
+        """Carry one client's head through all steps."""
+        await Handshake(self, client, head).run()
+
+    def give_up(self) -> None:
+        """End the handshakes whose connection is not in the journal yet: 503 `draining`."""
+        for cancel in list(self.under_way):
+            cancel()
+
+
+class Handshake:
+    """One client's head on its way. Owns and closes both sockets until the relay does."""
+
+    def __init__(self, node: Node, client: Client, head: Head) -> None:
+        self._node = node
+        self._client = client
+        self._head = head
+        self._handoff: Handoff | None = None
+        self._origin: socket | None = None
+        self._release: Callable[[], None] = lambda: None
+        self._give_up: Callable[[], object] | None = None
+
+    async def run(self) -> None:
+        """All steps; every outcome is answered, counted and logged in here."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._give_up = self._client.on_gone = task.cancel
+        self._node.under_way.add(task.cancel)
+        try:
+            await self._steps()
+        except Refused as error:
+            await self._refuse(error.refusal)
+        except Denied as error:
+            await self._answer(error.code, error.data)
+        except asyncio.CancelledError:
+            # The client reset its connection, or the edge stops: this task ends either way.
+            if self._client.gone:
+                self._count("client_gone")
+            else:
+                await self._refuse(_DRAINING)
+        except Exception as error:
+            self._node.logger.error("unexpected_error", exc_info=error)
+            await self._refuse(Refusal("internal", "internal error"))
+        finally:
+            self._commit()
+            self._let_go()
+            self._client.close()
+
+    async def _steps(self) -> None:
+        started_ns = self._node.clock.now_ns()
+        if self._node.draining:
+            raise Refused(_DRAINING)
+        handoff = await self._decide()
+        origin = self._origin = await self._node.dialer.dial(handoff.service_id, handoff.backend)
+        sent = self._head.for_origin(handoff.backend.override_host)
+        answer = await self._ask(origin, sent)
+        if isinstance(answer, Declined):
+            await self._pass_on(origin, answer)
+            return
+        if self._node.draining:
+            raise Refused(_DRAINING)
+        connection = await self._accept(handoff, len(sent), answer)
+        if await self._send_101(connection, answer):
+            self._relay(handoff, connection, origin, answer)
+            taken_ns = self._node.clock.now_ns() - started_ns
+            self._node.metrics.handshake_seconds.observe(taken_ns / 1e9)
+        else:
+            self._count("never_established")
+            self._node.recorder.record(self._never_established(connection))
+
+    async def _decide(self) -> Handoff:
+        """Ask the application. The service's place is reserved in the same breath as it decides, so
+        that two requests cannot both be the last that a limit lets in."""
+        status = 0
+        headers: list[tuple[str, str]] = []
+        body = bytearray()
+
+        async def receive() -> Message:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Message) -> None:
+            nonlocal status
+            kind = message["type"]
+            if kind == "handoff.connect":
+                handoff: Handoff = message["handoff"]
+                self._handoff = handoff
+                now_ms = self._node.clock.now_ms()
+                self._release = self._node.counts.reserve(handoff.service_id, now_ms)
+            elif kind == "websocket.http.response.start":
+                status = message["status"]
+                for name, value in message["headers"]:
+                    headers.append((name.decode("latin-1"), value.decode("latin-1")))
+            elif kind == "websocket.http.response.body":
+                body.extend(message.get("body", b""))
+
+        await self._node.app(scope_of(self._head, self._client), receive, send)
+        if self._handoff is not None:
+            return self._handoff
+        if not status:
+            raise refused("internal", "the application gave no answer")
+        code = dict(headers).get("x-handoff-error", "denied")
+        raise Denied(code, http_answer(status, headers, bytes(body)))
+
+    async def _ask(self, origin: socket, sent: bytes) -> Upgraded | Declined:
+        """Send the head, and nothing else; read the answer."""
+        reader = AnswerReader(self._head)
+        try:
+            async with asyncio.timeout(self._node.answer_timeout):
+                await wire.send_all(origin, sent)
+                while True:
+                    data = await wire.receive(origin, _READ)
+                    if not data:
+                        raise refused("origin_closed", "the origin closed without an answer")
+                    answer = reader.feed(data)
+                    if answer is not None:
+                        return answer
+        except TimeoutError:
+            text = f"the origin gave no answer within {self._node.answer_timeout} s"
+            raise refused("origin_answer_timeout", text) from None
+        except OSError as error:
+            raise refused("origin_closed", f"the origin's connection broke: {error}") from None
+
+    async def _pass_on(self, origin: socket, answer: Declined) -> None:
+        """The origin's own refusal, unchanged, up to where it ends. The client's early bytes are
+        dropped: they were meant for a connection that is not."""
+        client = self._client
+        self._commit()
+        client.unwatch()
+        self._count("origin_declined", status=answer.status)
+        total = len(answer.raw)
+        data = answer.rest
+        try:
+            async with asyncio.timeout(_PASS_ON_SECONDS):
+                await wire.send_all(client.sock, answer.raw)
+                while True:
+                    # The first turn also when nothing came behind the head: a body may be empty.
+                    belongs, whole = answer.body.take(data)
+                    part = data[: min(belongs, PASSED_ON_MAX - total)]
+                    await wire.send_all(client.sock, part)
+                    total += len(part)
+                    if whole or total >= PASSED_ON_MAX:
+                        break
+                    data = await wire.receive(origin, _READ)
+                    if not data:
+                        break
+        except (OSError, TimeoutError, Refused) as error:
+            self._node.logger.info("pass_on_cut", error=str(error), client_network=client.network)
+        self._let_go()
+        await client.answer(b"")
+
+    async def _accept(self, handoff: Handoff, sent: int, answer: Upgraded) -> Connection:
+        """Make `accepted` durable. From here on a lost client is no reason to stop half-way: what
+        is in the journal is either relayed or closed."""
+        self._commit()
+        connection = Connection(
+            place=self._node.place,
+            connection_id=uuid7(),
+            customer_id=handoff.customer_id,
+            service_id=handoff.service_id,
+        )
+        event = connection.accept(
+            self._node.clock.now_ns(),
+            Counters(
+                req_header_bytes=len(self._head.raw),
+                bereq_header_bytes=sent,
+                beresp_header_bytes=answer.received,
+            ),
+            Facts(
+                domain=handoff.domain,
+                rule=handoff.rule,
+                backend=handoff.backend.name,
+                service_version=handoff.service_version,
+                subprotocol=answer.subprotocol,
+                client_network=self._client.network,
+            ),
+        )
+        try:
+            await self._node.recorder.accept(event, lambda: self._never_established(connection))
+        except JournalUnavailable:
+            text = "the connection cannot be recorded, so it is not opened"
+            raise refused("journal_unavailable", text, retry_after=5) from None
+        return connection
+
+    async def _send_101(self, connection: Connection, answer: Upgraded) -> bool:
+        """False where the client could not be told, so that the connection never was."""
+        if self._client.gone:
+            return False
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await wire.send_all(self._client.sock, answer.raw, connection.sent_to_client)
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    def _relay(
+        self, handoff: Handoff, connection: Connection, origin: socket, answer: Upgraded
+    ) -> None:
+        client = self._client
+        self._node.metrics.accepted.inc()
+        self._node.logger.info(
+            "accepted",
+            connection_id=connection.connection_id,
+            service_id=handoff.service_id,
+            customer_id=handoff.customer_id,
+            service_version=handoff.service_version,
+            domain=handoff.domain,
+            path=self._head.path,
+            rule=handoff.rule,
+            backend=handoff.backend.name,
+            subprotocol=answer.subprotocol,
+            client_network=client.network,
+        )
+        client.unwatch()
+        try:
+            self._node.tunnels.start(
+                connection,
+                client.sock,
+                origin,
+                to_origin=bytes(client.held),
+                to_client=answer.rest,
+                client_eof=client.ended,
+                limits=handoff.limits,
+                release=self._release,
+            )
+        except Exception as error:
+            # The client has its 101, so what is owed is a `closed`, not a refusal. A relay that is
+            # closed (RuntimeError) is an edge at the very end of its drain.
+            drained = isinstance(error, RuntimeError)
+            if not drained:
+                self._node.logger.error("unexpected_error", exc_info=error)
+            self._node.recorder.record(
+                connection.close(
+                    self._node.clock.now_ns(),
+                    connection.counters((0, 0, 0, 0)),
+                    reason=Reason.DRAINED if drained else Reason.EDGE_CRASHED,
+                    closed_by="edge" if drained else "lost",
+                    close_code=None,
+                )
+            )
+            return
+        client.take()
+        self._origin = None
+        self._release = lambda: None
+
+    def _never_established(self, connection: Connection) -> list[ConnectionEvent]:
+        return connection.close(
+            self._node.clock.now_ns(),
+            connection.counters((0, 0, 0, 0)),
+            reason=Reason.NEVER_ESTABLISHED,
+            closed_by="client",
+            close_code=None,
+        )
+
+    def _commit(self) -> None:
+        """This handshake is not given up any more."""
+        self._client.on_gone = None
+        if self._give_up is not None:
+            self._node.under_way.discard(self._give_up)
+            self._give_up = None
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        await self._answer(refusal.code, answer_bytes(refusal), detail=refusal.text)
+
+    async def _answer(self, code: str, data: bytes, **fields: object) -> None:
+        self._commit()
+        self._count(code, **fields)
+        self._let_go()
+        await self._client.answer(data)
+
+    def _let_go(self) -> None:
+        """Close the origin's side and give the service's place back, where they are still held."""
+        if self._origin is not None:
+            wire.close(self._origin)
+            self._origin = None
+        self._release()
+
+    def _count(self, code: str, **fields: object) -> None:
+        self._node.metrics.refused.labels(code).inc()
+        handoff = self._handoff
+        self._node.logger.info(
+            "refused",
+            code=code,
+            client_network=self._client.network,
+            host=self._head.host,
+            path=self._head.path,
+            service_id=handoff.service_id if handoff else None,
+            backend=handoff.backend.name if handoff else None,
+            **fields,
+        )
+
+
+def scope_of(head: Head, client: Client) -> dict[str, Any]:
+    """The ASGI scope of a handshake."""
+    return {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.5"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "path": unquote(head.path),
+        "raw_path": head.path.encode("ascii"),
+        "root_path": "",
+        "query_string": head.query.encode("ascii"),
+        "headers": [
+            (field.name.encode("ascii"), field.value.encode("latin-1")) for field in head.fields
+        ],
+        "client": (client.address, 0),
+        "server": None,
+        "subprotocols": list(head.subprotocols),
+        "state": {},
+        "extensions": {"websocket.http.response": {}, "handoff": {"head": head}},
+    }

@@ -1,0 +1,272 @@
+"""The request head, sans-IO: its exact bytes, what they say, and what came behind them.
+
+Owns the strict reading of an upgrade request. Does not own what is decided from it. The bytes are
+kept as they came, since they are what the origin gets: order, case, duplicates and spacing. What
+two parsers could read differently (bare line feeds, folded lines, a body) is refused.
+"""
+
+import base64
+import binascii
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+from urllib.parse import parse_qsl
+
+from handoff_edge.errors import Refusal, Refused, refused
+
+HEAD_MAX: Final = 16 * 1024
+"""Bytes of a request head at most, its empty line included."""
+
+HELD_MAX: Final = 64 * 1024
+"""Bytes behind the head that are held while the handshake goes on."""
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(rb"[\x21-\x7e\x80-\xff \t]*")
+_TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+_ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://")
+_HTTP_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_REG_NAME = re.compile(r"[A-Za-z0-9._\-]+")
+
+
+class Field(NamedTuple):
+    """A header. `name` is lower-cased, `value` without the white space around it; `start` and
+    `end` delimit the value in the raw head."""
+
+    name: str
+    value: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A valid upgrade request.
+
+    raw: its exact bytes, the empty line included.
+    target: as presented, percent-encoding untouched; `path` and `query` are its two parts.
+    host: of the Host header, lower-cased, without port and trailing dot.
+    key: Sec-WebSocket-Key. subprotocols: offered, in order. extensions: names offered, lower-cased.
+    """
+
+    raw: bytes
+    target: str
+    fields: tuple[Field, ...]
+    host: str
+    key: str
+    subprotocols: tuple[str, ...]
+    extensions: frozenset[str]
+    host_start: int
+    host_end: int
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        return self.target.partition("?")[2]
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """The query, decoded."""
+        return parse_qsl(self.query, keep_blank_values=True)
+
+    def for_origin(self, override_host: str | None) -> bytes:
+        """What is sent to the origin: `raw`, with the value of Host replaced where a backend says
+        so, and not one other byte changed."""
+        if override_host is None:
+            return self.raw
+        return self.raw[: self.host_start] + override_host.encode() + self.raw[self.host_end :]
+
+
+class HeadReader:
+    """Collects bytes until the head is whole; the result does not depend on how they were cut."""
+
+    def __init__(self, *, limit: int = HEAD_MAX) -> None:
+        self._limit = limit
+        self._buffer = bytearray()
+        self._line_start = 0
+
+    @property
+    def started(self) -> bool:
+        return bool(self._buffer)
+
+    def feed(self, data: bytes) -> tuple[Head, bytes] | None:
+        """The head and the bytes behind it, once it is whole; None before.
+
+        Raises Refused.
+        """
+        buffer = self._buffer
+        searched = len(buffer)
+        buffer += data
+        if buffer and not TOKEN.match(buffer, 0, 1):
+            raise refused("bad_request_line", "the request line must begin with a method")
+        while (at := buffer.find(b"\n", searched, self._limit)) >= 0:
+            if at == 0 or buffer[at - 1] != 0x0D:
+                raise refused("bare_lf", "a line ends with LF alone; it must end with CRLF")
+            if at - 1 == self._line_start:
+                return parse(bytes(buffer[: at + 1])), bytes(buffer[at + 1 :])
+            self._line_start = searched = at + 1
+        if len(buffer) >= self._limit:
+            text = f"the request head is longer than {self._limit} bytes"
+            raise refused("head_too_large", text)
+        return None
+
+
+def parse(raw: bytes) -> Head:
+    """Read a head that ends with its empty line, every LF behind a CR. Raises Refused."""
+    lines = raw.split(b"\r\n")[:-2]
+    target = _request_line(lines[0])
+    fields = read_fields(raw, len(lines[0]) + 2, lines[1:])
+    hosts = [field for field in fields if field.name == "host"]
+    if not hosts:
+        raise refused("missing_host", "Host is missing")
+    if len(hosts) > 1:
+        raise refused("duplicate_host", f"Host is given {len(hosts)} times; once is allowed")
+    host = _host(hosts[0].value)
+    _must_be_upgrade(lines[0], fields)
+    return Head(
+        raw=raw,
+        target=target,
+        fields=fields,
+        host=host,
+        key=_key(fields),
+        subprotocols=tuple(listed(fields, "sec-websocket-protocol")),
+        extensions=frozenset(extension_names(fields)),
+        host_start=hosts[0].start,
+        host_end=hosts[0].end,
+    )
+
+
+def _request_line(line: bytes) -> str:
+    if b"\r" in line:
+        raise refused("bare_cr", "the request line holds a CR without LF")
+    parts = line.split(b" ")
+    if len(parts) != 3 or not TOKEN.fullmatch(parts[0]):
+        raise refused("bad_request_line", "the request line must be METHOD SP target SP HTTP/1.1")
+    _method, target, version = parts
+    if version == b"HTTP/1.0":
+        raise refused("http_1_0", "HTTP/1.0 has no upgrade; HTTP/1.1 is required")
+    if version != b"HTTP/1.1":
+        code = "bad_http_version" if _HTTP_VERSION.fullmatch(version) else "bad_request_line"
+        raise refused(code, f"{_shown(version)} is not HTTP/1.1")
+    if _ABSOLUTE.match(target):
+        raise refused("absolute_form", "the target is a whole URL; a path is required")
+    if not _TARGET.fullmatch(target):
+        text = "the target must be a path of visible ASCII characters without #"
+        raise refused("bad_target", text)
+    return target.decode("ascii")
+
+
+def read_fields(raw: bytes, offset: int, lines: list[bytes]) -> tuple[Field, ...]:
+    """The header lines of a request or answer, the first of which begins at `offset` in `raw`."""
+    fields = []
+    for line in lines:
+        if line[:1] in (b" ", b"\t"):
+            raise refused("folded_header", "a header line begins with white space")
+        if b"\r" in line:
+            raise refused("bare_cr", "a header line holds a CR without LF")
+        name, colon, value = line.partition(b":")
+        if not colon or not TOKEN.fullmatch(name):
+            raise refused("bad_header", f"bad header line {_shown(line)}")
+        if not _VALUE.fullmatch(value):
+            text = f"the value of {_shown(name)} holds a control character"
+            raise refused("bad_header", text)
+        bare = value.strip(b" \t")
+        start = offset + len(name) + 1 + (len(value) - len(value.lstrip(b" \t")))
+        fields.append(
+            Field(name.decode("ascii").lower(), bare.decode("latin-1"), start, start + len(bare))
+        )
+        offset += len(line) + 2
+    return tuple(fields)
+
+
+def listed(fields: tuple[Field, ...], name: str) -> list[str]:
+    """The elements of a comma-separated header, over all its lines."""
+    values = [field.value for field in fields if field.name == name]
+    return [part for value in values for item in value.split(",") if (part := item.strip(" \t"))]
+
+
+def extension_names(fields: tuple[Field, ...]) -> list[str]:
+    """The names in Sec-WebSocket-Extensions. A quoted parameter may hold a comma or semicolon."""
+    names = []
+    for field in fields:
+        if field.name == "sec-websocket-extensions":
+            unquoted = re.sub(r'"(?:[^"\\]|\\.)*"', "", field.value)
+            names += [item.partition(";")[0].strip(" \t").lower() for item in unquoted.split(",")]
+    return [name for name in names if name]
+
+
+def _host(value: str) -> str:
+    """Raises Refused unless the value is a name or address with an optional port."""
+    bad = refused("bad_host", f"Host {value!r} is not a name or address with an optional port")
+    host, port = value, ""
+    if value.startswith("["):
+        host, closing, rest = value[1:].partition("]")
+        try:
+            host = str(ipaddress.IPv6Address(host))
+        except ValueError:
+            raise bad from None
+        if not closing or (rest and not rest.startswith(":")):
+            raise bad
+        port = rest[1:]
+    else:
+        host, _, port = value.partition(":")
+        if not _REG_NAME.fullmatch(host):
+            raise bad
+        host = host.lower().removesuffix(".")
+    if not host or (port and not (port.isascii() and port.isdigit() and int(port) <= 65535)):
+        raise bad
+    return host
+
+
+def _must_be_upgrade(line: bytes, fields: tuple[Field, ...]) -> None:
+    tokens = {token.lower() for token in listed(fields, "connection")}
+    if "upgrade" not in tokens or "websocket" not in {
+        token.lower() for token in listed(fields, "upgrade")
+    }:
+        raise Refused(
+            Refusal(
+                "not_an_upgrade",
+                "this port takes WebSocket upgrade requests: Connection: Upgrade, "
+                "Upgrade: websocket",
+                headers=(("upgrade", "websocket"), ("sec-websocket-version", "13")),
+            )
+        )
+    if not line.startswith(b"GET "):
+        raise refused("bad_method", f"an upgrade needs GET, not {_shown(line.split(b' ')[0])}")
+    for field in fields:
+        if field.name == "content-length":
+            raise refused("content_length", "an upgrade request must not have Content-Length")
+        if field.name == "transfer-encoding":
+            raise refused("transfer_encoding", "an upgrade request must not have Transfer-Encoding")
+    versions = [field.value for field in fields if field.name == "sec-websocket-version"]
+    if versions != ["13"]:
+        found = ", ".join(versions) or "missing"
+        raise Refused(
+            Refusal(
+                "bad_websocket_version",
+                f"Sec-WebSocket-Version is {found}; 13 is required",
+                headers=(("upgrade", "websocket"), ("sec-websocket-version", "13")),
+            )
+        )
+
+
+def _key(fields: tuple[Field, ...]) -> str:
+    keys = [field.value for field in fields if field.name == "sec-websocket-key"]
+    if len(keys) != 1:
+        raise refused("bad_key", f"Sec-WebSocket-Key is given {len(keys)} times; once is required")
+    try:
+        decoded = base64.b64decode(keys[0], validate=True)
+    except (binascii.Error, ValueError):
+        decoded = b""
+    if len(decoded) != 16:
+        raise refused("bad_key", "Sec-WebSocket-Key must be 16 bytes in base64")
+    return keys[0]
+
+
+def _shown(data: bytes) -> str:
+    """A short, printable form of bytes that a client sent."""
+    text = data[:60].decode("latin-1")
+    return repr(text + "…" if len(data) > 60 else text)

@@ -1,0 +1,65 @@
+"""Counts that bound what a node takes on: unfinished heads, a service's connections. Pure."""
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from handoff_edge.decision import Counts
+
+
+class Admission:
+    """Clients whose head is not whole yet: in total, and per network, so that one network with slow
+    heads cannot keep all others out."""
+
+    def __init__(self, *, total: int, per_network: int) -> None:
+        self._total = total
+        self._per_network = per_network
+        self._networks: Counter[str] = Counter()
+        self.waiting = 0
+
+    def admit(self, network: str) -> bool:
+        """Count a client in; False where a bound is reached, and nothing was counted."""
+        if self.waiting >= self._total or self._networks[network] >= self._per_network:
+            return False
+        self.waiting += 1
+        self._networks[network] += 1
+        return True
+
+    def leave(self, network: str) -> None:
+        self.waiting -= 1
+        self._networks[network] -= 1
+        if not self._networks[network]:
+            del self._networks[network]
+
+
+class ServiceCounts:
+    """Connections of each service: open or being opened, and begun within the last second. Exact
+    over every span of one second, not only between two ticks of a clock."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+        self._begun: dict[str, deque[int]] = {}
+
+    def counts(self, service_id: str, now_ms: int) -> Counts:
+        return Counts(self._open[service_id], len(self._recent(service_id, now_ms)))
+
+    def reserve(self, service_id: str, now_ms: int) -> Callable[[], None]:
+        """Count one in; the returned function counts it out, once."""
+        self._open[service_id] += 1
+        self._recent(service_id, now_ms).append(now_ms)
+        held = True
+
+        def release() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._open[service_id] -= 1
+                if not self._open[service_id]:
+                    del self._open[service_id]
+
+        return release
+
+    def _recent(self, service_id: str, now_ms: int) -> deque[int]:
+        begun = self._begun.setdefault(service_id, deque())
+        while begun and begun[0] <= now_ms - 1000:
+            begun.popleft()
+        return begun

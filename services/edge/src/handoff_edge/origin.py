@@ -1,0 +1,246 @@
+"""Dials a backend: looks its name up, judges the addresses, connects, verifies its certificate.
+
+Owns everything up to a connected socket that belongs to the right server; sends nothing. Each
+failure has its own refusal code.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import aiohappyeyeballs
+
+from handoff_common.clock import Clock
+from handoff_common.events import BackendSnapshot
+from handoff_edge import wire
+from handoff_edge.addresses import Network, judge
+from handoff_edge.errors import Refused, refused
+
+AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
+LookUp = Callable[[str, int], Awaitable[Sequence[AddrInfo]]]
+
+_FRESH_MS: Final = 30_000
+_FAILED_FRESH_MS: Final = 1_000
+_NAMES_MOST: Final = 10_000
+_LOOK_UPS_PER_SERVICE: Final = 4
+_THREADS: Final = 32
+_EYEBALLS_DELAY: Final = 0.25
+
+_CERTIFICATE_CODES: Final = {
+    9: ("origin_tls_expired", "is not valid yet"),
+    10: ("origin_tls_expired", "has expired"),
+    18: ("origin_tls_self_signed", "is self-signed"),
+    62: ("origin_tls_name", "is for another name"),
+    64: ("origin_tls_name", "is for another address"),
+}
+"""OpenSSL's X509_V_ERR_* that a customer can act on; all others are `origin_tls_untrusted`."""
+
+
+class _Known(NamedTuple):
+    until_ms: int
+    found: Sequence[AddrInfo] | Refused
+
+
+class Resolver:
+    """Look-ups with a memory, bounded per service: one customer's slow name server must not keep
+    the others waiting. A name that is being looked up is looked up once, whoever asks."""
+
+    def __init__(self, clock: Clock, look_up: LookUp | None = None) -> None:
+        self._clock = clock
+        self._look_up = look_up or self._getaddrinfo
+        self._known: OrderedDict[tuple[str, int], _Known] = OrderedDict()
+        self._running: dict[tuple[str, int], asyncio.Task[Sequence[AddrInfo]]] = {}
+        self._busy: Counter[str] = Counter()
+        self._threads: ThreadPoolExecutor | None = None
+
+    async def resolve(self, service_id: str, host: str, port: int) -> Sequence[AddrInfo]:
+        """Raises Refused: `origin_lookup_failed`, `origin_lookup_busy`."""
+        if literal := _literal(host, port):
+            return [literal]
+        key = (host, port)
+        known = self._known.get(key)
+        if known is None or known.until_ms <= self._clock.now_ms():
+            task = self._running.get(key)
+            if task is None:
+                task = self._begin(service_id, key)
+            return await asyncio.shield(task)
+        self._known.move_to_end(key)
+        if isinstance(known.found, Refused):
+            raise Refused(known.found.refusal)
+        return known.found
+
+    def close(self) -> None:
+        for task in self._running.values():
+            task.cancel()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, service_id: str, key: tuple[str, int]) -> "asyncio.Task[Sequence[AddrInfo]]":
+        if self._busy[service_id] >= _LOOK_UPS_PER_SERVICE:
+            text = f"{_LOOK_UPS_PER_SERVICE} look-ups of this service are under way"
+            raise refused("origin_lookup_busy", text, retry_after=1)
+        self._busy[service_id] += 1
+        task = asyncio.create_task(self._fetch(key))
+
+        def done(task: "asyncio.Task[Sequence[AddrInfo]]") -> None:
+            del self._running[key]
+            self._busy[service_id] -= 1
+            if not self._busy[service_id]:
+                del self._busy[service_id]
+            if not task.cancelled():
+                task.exception()
+
+        self._running[key] = task
+        task.add_done_callback(done)
+        return task
+
+    async def _fetch(self, key: tuple[str, int]) -> Sequence[AddrInfo]:
+        found: Sequence[AddrInfo] | Refused
+        try:
+            found = await self._look_up(*key)
+            fresh_ms = _FRESH_MS
+        except (OSError, UnicodeError) as error:
+            text = f"the origin's name {key[0]!r} cannot be looked up: {error}"
+            found = refused("origin_lookup_failed", text)
+            fresh_ms = _FAILED_FRESH_MS
+        self._known[key] = _Known(self._clock.now_ms() + fresh_ms, found)
+        self._known.move_to_end(key)
+        while len(self._known) > _NAMES_MOST:
+            self._known.popitem(last=False)
+        if isinstance(found, Refused):
+            raise found
+        return found
+
+    async def _getaddrinfo(self, host: str, port: int) -> Sequence[AddrInfo]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="look-up")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads,
+            lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM),
+        )
+
+
+class Dialer:
+    """Connects to backends.
+
+    connect_timeout: seconds for look-up and connect together, and again for TLS.
+    """
+
+    def __init__(
+        self,
+        resolver: Resolver,
+        tls: ssl.SSLContext,
+        *,
+        allow_private: bool,
+        own_ports: Callable[[], Collection[int]] = tuple,
+        own_networks: Collection[Network] = (),
+        connect_timeout: float = 5.0,
+    ) -> None:
+        self._resolver = resolver
+        self._tls = tls
+        self._allow_private = allow_private
+        self._own_ports = own_ports
+        self._own_networks = own_networks
+        self._timeout = connect_timeout
+
+    async def dial(self, service_id: str, backend: BackendSnapshot) -> socket.socket:
+        """A connected non-blocking socket; with `use_ssl` an `ssl.SSLSocket` behind its handshake.
+
+        Raises Refused.
+        """
+        name = f"{backend.address}:{backend.port}"
+        try:
+            async with asyncio.timeout(self._timeout):
+                found = await self._resolver.resolve(service_id, backend.address, backend.port)
+                sock = await self._connect(name, self._allowed(name, found))
+        except TimeoutError:
+            text = f"the origin {name} could not be reached within {self._timeout} s"
+            raise refused("origin_timeout", text) from None
+        if not backend.use_ssl:
+            return sock
+        return await self._secure(sock, backend.address, name)
+
+    def _allowed(self, name: str, found: Sequence[AddrInfo]) -> list[AddrInfo]:
+        allowed: list[AddrInfo] = []
+        why = "it has no address"
+        for info in found:
+            address, port = info[4][:2]
+            kind = judge(
+                address,
+                port,
+                allow_private=self._allow_private,
+                own_ports=self._own_ports(),
+                own_networks=self._own_networks,
+            )
+            if kind is None:
+                allowed.append(info)
+            else:
+                why = f"{address} is {kind}"
+        if not allowed:
+            raise refused("origin_address_refused", f"the origin {name} is not dialled: {why}")
+        return allowed
+
+    async def _connect(self, name: str, infos: list[AddrInfo]) -> socket.socket:
+        try:
+            sock = await aiohappyeyeballs.start_connection(
+                infos,
+                happy_eyeballs_delay=_EYEBALLS_DELAY,
+            )
+        except (OSError, RuntimeError) as error:
+            text = f"the origin {name} cannot be reached: {error}"
+            raise refused("origin_unreachable", text) from None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    async def _secure(self, sock: socket.socket, host: str, name: str) -> socket.socket:
+        tls: ssl.SSLSocket | None = None
+        try:
+            tls = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            async with asyncio.timeout(self._timeout):
+                await wire.shake_hands(tls)
+        except TimeoutError:
+            wire.close(tls or sock)
+            text = f"the TLS handshake with {name} took longer than {self._timeout} s"
+            raise refused("origin_tls_timeout", text) from None
+        except ssl.SSLCertVerificationError as error:
+            wire.close(tls or sock)
+            code, what = _CERTIFICATE_CODES.get(
+                error.verify_code, ("origin_tls_untrusted", "is not signed by a public CA")
+            )
+            text = f"the certificate of {name} {what}: {error.verify_message}"
+            raise refused(code, text) from None
+        except (OSError, ValueError) as error:
+            wire.close(tls or sock)
+            raise refused("origin_tls_failed", f"TLS with {name} failed: {error}") from None
+        except BaseException:
+            wire.close(tls or sock)
+            raise
+        return tls
+
+
+def tls_context(extra_ca: Path | None) -> ssl.SSLContext:
+    """Verifies chain and name against the public roots, and `extra_ca` (PEM) where one is given.
+
+    Raises OSError for a file that cannot be read as certificates.
+    """
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if extra_ca is not None:
+        context.load_verify_locations(extra_ca)
+    return context
+
+
+def _literal(host: str, port: int) -> AddrInfo | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if address.version == 6:
+        return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port, 0, 0))
+    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))

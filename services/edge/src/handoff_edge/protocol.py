@@ -1,0 +1,293 @@
+"""The client port: accepts, reads the head, holds what comes behind it, and answers refusals.
+
+Owns a client's socket until the relay takes it over or it is closed. Works on the raw non-blocking
+socket: no transport is between, so no byte is buffered out of sight, every counter is exact, and a
+socket can be handed over at any moment (docs/adr/0004-raw-relay.md).
+"""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+from handoff_common.telemetry import get_logger
+from handoff_edge import wire
+from handoff_edge.addresses import network_of
+from handoff_edge.errors import Refusal, Refused, answer_bytes
+from handoff_edge.head import HELD_MAX, Head, HeadReader
+from handoff_edge.limits import Admission
+from handoff_edge.metrics import Metrics
+
+_READ: Final = 64 * 1024
+_ACCEPTS_PER_TURN: Final = 128
+_ACCEPT_PAUSE: Final = 0.25
+_SEND_SECONDS: Final = 5.0
+_POLITE_SECONDS: Final = 1.0
+_POLITE_BYTES: Final = 1024 * 1024
+
+OnHead = Callable[["Client", Head], Coroutine[Any, Any, None]]
+
+
+class Client:
+    """One client: its socket and what it has sent.
+
+    held: bytes behind the head that nobody has taken yet. ended: its FIN was read. gone: it reset
+    the connection. on_gone: called once when that is noticed.
+    """
+
+    def __init__(self, sock: socket.socket, address: str, network: str) -> None:
+        self.sock = sock
+        self.address = address
+        self.network = network
+        self.held = bytearray()
+        self.ended = False
+        self.gone = False
+        self.on_gone: Callable[[], object] | None = None
+        self._reader: HeadReader | None = HeadReader()
+        self._watched = False
+        self._taken = False
+
+    @property
+    def has_head(self) -> bool:
+        return self._reader is None
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        if not self._watched:
+            asyncio.get_running_loop().add_reader(self.sock.fileno(), callback)
+            self._watched = True
+
+    def unwatch(self) -> None:
+        if self._watched:
+            asyncio.get_running_loop().remove_reader(self.sock.fileno())
+            self._watched = False
+
+    def read(self) -> Head | None:
+        """Take what has come; the head once it is whole, once. Raises Refused."""
+        size = _READ if self._reader else HELD_MAX - len(self.held)
+        try:
+            data = self.sock.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            self._lose()
+            return None
+        if not data:
+            # Watching on would turn the loop for nothing: the end of a stream is always readable.
+            self.ended = True
+            self.unwatch()
+            return None
+        if self._reader is None:
+            self._hold(data)
+            return None
+        found = self._reader.feed(data)
+        if found is None:
+            return None
+        self._reader = None
+        head, rest = found
+        self._hold(rest)
+        return head
+
+    def take(self) -> socket.socket:
+        """The socket, which no event loop has any more; it is the caller's."""
+        self.unwatch()
+        self._taken = True
+        return self.sock
+
+    async def answer(self, data: bytes) -> None:
+        """Send the last that this client gets, and close so that it arrives."""
+        self.unwatch()
+        if self._taken:
+            return
+        self._taken = True
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await wire.send_all(self.sock, data)
+        except (OSError, TimeoutError):
+            wire.close(self.sock)
+            return
+        except BaseException:
+            wire.close(self.sock)
+            raise
+        await wire.close_politely(self.sock, seconds=_POLITE_SECONDS, most=_POLITE_BYTES)
+
+    def close(self) -> None:
+        self.unwatch()
+        if not self._taken:
+            self._taken = True
+            wire.close(self.sock)
+
+    def _hold(self, data: bytes) -> None:
+        self.held += data
+        if len(self.held) >= HELD_MAX:
+            self.unwatch()
+
+    def _lose(self) -> None:
+        self.gone = True
+        self.unwatch()
+        if self.on_gone is not None:
+            self.on_gone()
+
+
+class ClientPort:
+    """Accepts clients on a listening socket and calls `on_head` for each whole head, in a task of
+    its own that is bounded by what the handshake bounds.
+
+    max_handshakes: tasks at once; beyond it, clients get 503 `busy`.
+    """
+
+    def __init__(
+        self,
+        on_head: OnHead,
+        admission: Admission,
+        metrics: Metrics,
+        *,
+        head_timeout: float,
+        max_handshakes: int,
+    ) -> None:
+        self._on_head = on_head
+        self._admission = admission
+        self._metrics = metrics
+        self._head_timeout = head_timeout
+        self._max_handshakes = max_handshakes
+        self._logger = get_logger("edge")
+        self._listener: socket.socket | None = None
+        self._waiting: dict[Client, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._resume: asyncio.TimerHandle | None = None
+
+    @property
+    def port(self) -> int:
+        """The port listened on; 0 where none is."""
+        return int(self._listener.getsockname()[1]) if self._listener else 0
+
+    def open(self, listener: socket.socket) -> None:
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Stop listening, and drop clients whose head is not whole."""
+        if self._resume is not None:
+            self._resume.cancel()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+        for client in list(self._waiting):
+            self._forget(client)
+            client.close()
+
+    async def finished(self, *, timeout: float) -> None:
+        """Wait for handshakes under way; after `timeout` seconds they are given up."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def count(self, code: str, client: Client, **fields: object) -> None:
+        """Count and log one handshake that led to no connection."""
+        self._metrics.refused.labels(code).inc()
+        self._logger.info("refused", code=code, client_network=client.network, **fields)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, address = self._listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:
+                self._pause(error)
+                return
+            self._admit(sock, str(address[0]))
+
+    def _pause(self, error: OSError) -> None:
+        # Out of descriptors or memory: the waiting client stays in the queue, and asking for it
+        # again at once would only turn the loop.
+        known = errno.errorcode.get(error.errno or 0, str(error))
+        self._logger.error("accept_paused", error=known, seconds=_ACCEPT_PAUSE)
+        loop = asyncio.get_running_loop()
+        assert self._listener is not None
+        descriptor = self._listener.fileno()
+        loop.remove_reader(descriptor)
+        self._resume = loop.call_later(
+            _ACCEPT_PAUSE, lambda: loop.add_reader(descriptor, self._accept)
+        )
+
+    def _admit(self, sock: socket.socket, address: str) -> None:
+        client = Client(sock, address, network_of(address))
+        sock.setblocking(False)
+        with suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self._admission.admit(client.network):
+            self.count("too_many_heads", client)
+            client.close()
+            return
+        timer = asyncio.get_running_loop().call_later(
+            self._head_timeout, lambda: self._head_late(client)
+        )
+        self._waiting[client] = timer
+        self._metrics.heads.set(self._admission.waiting)
+        client.watch(lambda: self._readable(client))
+
+    def _readable(self, client: Client) -> None:
+        waiting = client in self._waiting
+        try:
+            head = client.read()
+        except Refused as error:
+            self._forget(client)
+            self.refuse(client, error.refusal)
+            return
+        except Exception as error:
+            self._logger.error("unexpected_error", exc_info=error)
+            self._forget(client)
+            self.refuse(client, Refusal("internal", "internal error"))
+            return
+        if head is not None:
+            self._forget(client)
+            self._begin(client, head)
+        elif waiting and (client.ended or client.gone):
+            self._forget(client)
+            self.count("head_incomplete", client)
+            client.close()
+
+    def _begin(self, client: Client, head: Head) -> None:
+        if len(self._tasks) >= self._max_handshakes:
+            text = f"{self._max_handshakes} handshakes are under way"
+            self.refuse(client, Refusal("busy", text, retry_after=1))
+            return
+        self._own(self._on_head(client, head))
+
+    def _head_late(self, client: Client) -> None:
+        self._forget(client)
+        text = f"the request head was not whole after {self._head_timeout} s"
+        self.refuse(client, Refusal("head_timeout", text))
+
+    def refuse(self, client: Client, refusal: Refusal) -> None:
+        """Answer with a refusal, in the background."""
+        self.count(refusal.code, client, detail=refusal.text)
+        if len(self._tasks) >= self._max_handshakes:
+            # Answers take a task each too: beyond the bound, one try and no waiting.
+            with suppress(OSError):
+                client.sock.send(answer_bytes(refusal))
+            client.close()
+            return
+        client.unwatch()
+        self._own(client.answer(answer_bytes(refusal)))
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, client: Client) -> None:
+        timer = self._waiting.pop(client, None)
+        if timer is not None:
+            timer.cancel()
+            self._admission.leave(client.network)
+            self._metrics.heads.set(self._admission.waiting)

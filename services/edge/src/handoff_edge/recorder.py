@@ -1,0 +1,316 @@
+"""The journal as the edge uses it: what happened is durable, in order, and never lost while the
+process lives.
+
+`accepted` is appended by itself and awaited: nobody sees a 101 before. All later events of a
+connection go through one queue that a single loop empties, a batch per append; an append that fails
+is tried again. The queue is bounded: per connection at most one ordinary checkpoint waits (a newer
+one takes its place), one for a month's end, and one `closed`.
+
+It also knows `through`: the instant before which everything that happened here is in the log.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from handoff_common import codec
+from handoff_common.clock import Clock, from_ms, to_ms
+from handoff_common.errors import HandoffError, LogError
+from handoff_common.events import (
+    ConnectionAccepted,
+    ConnectionBytes,
+    ConnectionClosed,
+    ConnectionEvent,
+    EdgeWatermark,
+    WatermarkData,
+)
+from handoff_common.log import JournaledLog, Message, Position
+from handoff_common.minutes import month_of
+from handoff_common.telemetry import get_logger
+from handoff_common.topics import CONNECTIONS, EDGES
+from handoff_edge.connection import Place
+from handoff_edge.metrics import Metrics
+
+_BATCH = 1_000
+_RETRY_FIRST_SECONDS = 0.05
+_RETRY_MOST_SECONDS = 2.0
+
+
+class JournalUnavailable(HandoffError):
+    """`accepted` could not be made durable: there is no connection."""
+
+    code = "journal_unavailable"
+
+
+@dataclass(slots=True)
+class _Waiting:
+    event: ConnectionEvent
+    instant_ms: int
+    replaceable: bool
+
+
+class Recorder:
+    """One per journal. `start` first; then `run` is its loop.
+
+    append_timeout: seconds that an append may take before it counts as failed.
+    """
+
+    def __init__(
+        self,
+        log: JournaledLog,
+        place: Place,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        append_timeout: float = 5.0,
+    ) -> None:
+        self._log = log
+        self._place = place
+        self._clock = clock
+        self._metrics = metrics
+        self._append_timeout = append_timeout
+        self._logger = get_logger("recorder")
+        self._queue: dict[str, list[_Waiting]] = {}
+        self._in_flight: list[_Waiting] = []
+        self._accepting: dict[str, int] = {}
+        self._late: set[asyncio.Task[None]] = set()
+        self._work = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self._positions: dict[int, int] = {}
+        self._accepted_total = 0
+        self._closed_total = 0
+        self._open: set[str] = set()
+        self._swept_month = month_of(clock.now_ms())
+        self._failing = ""
+        self._acknowledged = False
+
+    async def start(self) -> None:
+        """Take over what the journal has counted. Called behind recovery and before any event."""
+        totals = await self._log.totals(CONNECTIONS.name)
+        self._accepted_total, self._closed_total = totals
+        ends = await self._log.ends(CONNECTIONS.name)
+        # Nothing of a former process lies behind the log's present ends. The positions that it
+        # named last are not enough: it may have delivered more since.
+        self._positions = {number: end for number, (_, end) in ends.items() if end}
+        self._swept_month = month_of(self._clock.now_ms())
+
+    @property
+    def problems(self) -> list[str]:
+        """Why new handoffs cannot be recorded now; empty when they can."""
+        if self._failing:
+            return [f"journal: {self._failing}"]
+        return [] if self._acknowledged else ["journal: this edge's id is not in the log yet"]
+
+    @property
+    def open_connections(self) -> int:
+        """Connections whose `accepted` is durable and whose `closed` is not."""
+        return len(self._open)
+
+    @property
+    def backlog(self) -> int:
+        """Events stamped and not yet durable."""
+        queued = sum(len(waiting) for waiting in self._queue.values())
+        return queued + len(self._in_flight) + len(self._accepting)
+
+    async def accept(
+        self, event: ConnectionAccepted, undo: Callable[[], Sequence[ConnectionEvent]]
+    ) -> None:
+        """Make `accepted` durable.
+
+        undo: makes the events that end the connection, for an append that came through after it had
+        been given up; whoever gave it up has told the client that there is no connection.
+        Raises JournalUnavailable. Not to be cancelled: it is bounded by `append_timeout`.
+        """
+        key = event.data.connection_id
+        self._accepting[key] = to_ms(event.time)
+        self._settled.clear()
+        started = self._clock.now_ns()
+        append = asyncio.create_task(self._append_accepted(key, event))
+        done, _ = await asyncio.wait({append}, timeout=self._append_timeout)
+        self._metrics.append_seconds.observe((self._clock.now_ns() - started) / 1e9)
+        if not done:
+            self._failed(f"an append took longer than {self._append_timeout} s")
+            late = asyncio.create_task(self._undo_late(append, undo))
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+            raise JournalUnavailable(self._failing)
+        try:
+            append.result()
+        except LogError as error:
+            self._failed(str(error))
+            raise JournalUnavailable(str(error)) from None
+        self._failing = ""
+
+    def record(self, events: Sequence[ConnectionEvent]) -> None:
+        """Queue later events of a connection; they are appended in this order."""
+        for event in events:
+            self._enqueue(event)
+        if events:
+            self._settled.clear()
+            self._work.set()
+
+    def month_swept(self, month_ms: int) -> None:
+        """Every connection open at `month_ms`, the start of a month, has its checkpoint queued."""
+        self._swept_month = max(self._swept_month, month_ms)
+
+    def through(self) -> int:
+        """Everything of this edge before this instant (epoch milliseconds) is in the log."""
+        now_ms = self._clock.now_ms()
+        instants = [now_ms, *self._accepting.values()]
+        instants += [waiting.instant_ms for waiting in self._in_flight]
+        for queued in self._queue.values():
+            instants += [waiting.instant_ms for waiting in queued]
+        month = month_of(now_ms)
+        if month > self._swept_month:
+            instants.append(month - 1)
+        return min(instants)
+
+    async def watermark(self, *, ended: bool = False) -> EdgeWatermark:
+        """Publish how far this edge has come. Raises LogError or TimeoutError."""
+        now_ms = self._clock.now_ms()
+        through_ms = self.through()
+        backlog = self.backlog
+        event = EdgeWatermark(
+            id=f"{self._place.edge_id}-{now_ms}",
+            source=self._place.source,
+            subject=self._place.edge_id,
+            time=from_ms(now_ms),
+            data=WatermarkData(
+                edge_id=self._place.edge_id,
+                region=self._place.region,
+                pop=self._place.pop,
+                through=from_ms(through_ms),
+                positions={str(number): end for number, end in sorted(self._positions.items())},
+                open_connections=len(self._open),
+                accepted_total=self._accepted_total,
+                closed_total=self._closed_total,
+                journal_backlog=backlog,
+                journal_age_ms=now_ms - through_ms,
+                ended=ended,
+            ),
+        )
+        self._metrics.backlog.set(backlog)
+        self._metrics.backlog_age.set((now_ms - through_ms) / 1000)
+        message = Message(self._place.edge_id, codec.encode(event), keep="hold")
+        async with asyncio.timeout(self._append_timeout):
+            await self._log.append(EDGES.name, [message])
+        self._acknowledged = True
+        self._failing = ""
+        return event
+
+    async def publish_watermarks(
+        self, interval: float, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        """The loop that publishes one every `interval` seconds."""
+        while True:
+            await pause(interval)
+            try:
+                await self.watermark()
+            except (LogError, TimeoutError) as error:
+                self._failed(f"watermark: {error}")
+
+    async def run(self) -> None:
+        """The loop that empties the queue."""
+        delay = _RETRY_FIRST_SECONDS
+        while True:
+            await self._work.wait()
+            batch = self._take()
+            if not batch:
+                self._work.clear()
+                continue
+            while not await self._append_batch(batch):
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RETRY_MOST_SECONDS)
+            delay = _RETRY_FIRST_SECONDS
+            self._settle()
+
+    async def flushed(self, *, timeout: float) -> bool:
+        """Wait until everything recorded is durable; False when `timeout` seconds did not do."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._late:
+                    await asyncio.wait(self._late)
+                await self._settled.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _append_accepted(self, key: str, event: ConnectionAccepted) -> None:
+        message = Message(key, codec.encode(event), keep="hold")
+        try:
+            positions = await self._log.append(CONNECTIONS.name, [message])
+            self._advance(positions)
+            self._accepted_total += 1
+            self._open.add(key)
+        finally:
+            del self._accepting[key]
+            self._settle()
+
+    async def _undo_late(
+        self, append: "asyncio.Task[None]", undo: Callable[[], Sequence[ConnectionEvent]]
+    ) -> None:
+        try:
+            await append
+        except LogError:
+            return
+        self.record(undo())
+
+    def _settle(self) -> None:
+        if not self._queue and not self._in_flight and not self._accepting:
+            self._settled.set()
+
+    def _enqueue(self, event: ConnectionEvent) -> None:
+        queued = self._queue.setdefault(event.data.connection_id, [])
+        instant_ms = to_ms(event.time)
+        # A checkpoint at a month's end is stamped with the month's last millisecond and must stay:
+        # its counters belong to that month.
+        ordinary = isinstance(event, ConnectionBytes) and month_of(instant_ms) == month_of(
+            instant_ms + 1
+        )
+        if queued and queued[-1].replaceable:
+            # The older checkpoint says nothing that the newer event does not say, but for its hour.
+            queued.pop()
+        queued.append(_Waiting(event, instant_ms, ordinary))
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < _BATCH:
+            key = next(iter(self._queue))
+            batch += self._queue.pop(key)
+        self._in_flight = batch
+        return batch
+
+    async def _append_batch(self, batch: list[_Waiting]) -> bool:
+        messages = [
+            Message(
+                waiting.event.data.connection_id,
+                codec.encode(waiting.event),
+                keep="release" if isinstance(waiting.event, ConnectionClosed) else "hold",
+            )
+            for waiting in batch
+        ]
+        # No time-out: an append that was given up may still come through, and would come twice.
+        try:
+            positions = await self._log.append(CONNECTIONS.name, messages)
+        except LogError as error:
+            self._failed(str(error))
+            return False
+        self._advance(positions)
+        for waiting in batch:
+            if isinstance(waiting.event, ConnectionClosed):
+                self._closed_total += 1
+                self._open.discard(waiting.event.data.connection_id)
+        self._in_flight = []
+        self._failing = ""
+        return True
+
+    def _advance(self, positions: Sequence[Position]) -> None:
+        for _, partition, offset in positions:
+            self._positions[partition] = max(offset, self._positions.get(partition, 0))
+
+    def _failed(self, why: str) -> None:
+        if not self._failing:
+            self._logger.error("journal_failing", detail=why)
+        self._failing = why
+        self._metrics.append_failures.inc()

@@ -1,0 +1,109 @@
+"""The edge's settings. Durations are seconds."""
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from handoff_common.settings import Settings
+
+Region = Literal[
+    "usa",
+    "europe",
+    "asia",
+    "asia_india",
+    "asia_southkorea",
+    "anzac",
+    "latam",
+    "southamerica_std",
+    "mexico",
+    "africa_std",
+    "saudi_arabia",
+]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class EdgeSettings(Settings):
+    """Read from HANDOFF_*; see docs/operations."""
+
+    data_dir: Path = Field(
+        Path("handoff-data"), description="folder of the journal and the saved rule book"
+    )
+    log: str = Field("", description="sqlite:///path; empty: log.db in HANDOFF_DATA_DIR")
+    region: Region = Field("europe", description="billing region of this edge")
+    pop: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")] = Field(
+        "local", description="place of this edge: letters, digits, . _ -"
+    )
+    edge_host: str = Field("0.0.0.0", description="address that clients connect to")  # noqa: S104
+    edge_port: Port = Field(8080, description="port that clients connect to; 0 takes a free one")
+    edge_admin_host: str = Field("127.0.0.1", description="address of health and metrics")
+    edge_admin_port: Port = Field(8081, description="port of health and metrics")
+    allow_private_origins: bool = Field(
+        False, description="true: origins may have private, loopback and other local addresses"
+    )
+    own_addresses: str = Field(
+        "", description="addresses and networks of the edges, comma-separated; never dialled"
+    )
+    extra_ca: Path | None = Field(
+        None, description="PEM file with a private CA that origins may use besides the public ones"
+    )
+    head_timeout: PositiveSeconds = Field(10.0, description="for a client to send its whole head")
+    connect_timeout: PositiveSeconds = Field(
+        5.0, description="to look up and connect to an origin, and again for its TLS handshake"
+    )
+    answer_timeout: PositiveSeconds = Field(10.0, description="for an origin's whole answer head")
+    journal_timeout: PositiveSeconds = Field(
+        5.0, description="for an append to the journal; beyond it new handoffs are refused"
+    )
+    max_heads: Annotated[int, Field(ge=1)] = Field(
+        16_384, description="clients whose head is not whole, in total"
+    )
+    max_heads_per_network: Annotated[int, Field(ge=1)] = Field(
+        4_096, description="the same, per client network (/24, /48)"
+    )
+    max_handshakes: Annotated[int, Field(ge=1)] = Field(
+        16_384, description="handshakes under way; beyond it 503 `busy`"
+    )
+    checkpoint_interval: Annotated[int, Field(ge=1, le=60)] = Field(
+        60, description="between two checkpoints of a connection whose counters change"
+    )
+    watermark_interval: PositiveSeconds = Field(10.0, description="between two watermarks")
+    drain_grace: Seconds = Field(
+        15.0, description="at a stop: for connections to end by themselves"
+    )
+    drain_spread: Seconds = Field(
+        3.0, description="at a stop: over which the others are ended, with 1001"
+    )
+    disable_grace: Seconds = Field(
+        5.0, description="over which a disabled service's connections are ended, with 1001"
+    )
+    contract_grace: Seconds = Field(
+        3600.0, description="after a contract's end, before open connections are ended, with 1008"
+    )
+
+    @field_validator("log")
+    @classmethod
+    def _sqlite(cls, value: str) -> str:
+        if value and not value.startswith("sqlite:///"):
+            raise ValueError("takes sqlite:///path")
+        return value
+
+    @field_validator("own_addresses")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for part in filter(None, (item.strip() for item in value.split(","))):
+            ipaddress.ip_network(part)
+        return value
+
+    @property
+    def log_path(self) -> Path:
+        """The file of the embedded log, which is the journal too."""
+        return Path(self.log.removeprefix("sqlite:///")) if self.log else self.data_dir / "log.db"
+
+    @property
+    def own_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        parts = filter(None, (item.strip() for item in self.own_addresses.split(",")))
+        return tuple(ipaddress.ip_network(part) for part in parts)

@@ -1,0 +1,192 @@
+"""The open connections: each a sans-IO connection joined to its tunnel in the relay.
+
+Owns the strong references (what nobody refers to can vanish, and a `closed` with it), the indexes
+by which connections are found, and the one place where an end becomes a `closed` event.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from socket import socket
+
+from handoff_common.clock import Clock
+from handoff_common.events import Counters, Limits, Reason
+from handoff_common.telemetry import get_logger
+from handoff_edge.connection import Connection
+from handoff_edge.metrics import Metrics
+from handoff_edge.recorder import Recorder
+from handoff_relay import End, Relay, RelayLimits, Tunnel
+
+_JITTER = 0.1
+"""A maximum duration is cut by up to this share, so that connections that began together do not end
+together."""
+
+
+@dataclass(slots=True, eq=False)
+class Open:
+    """One open connection. ending: the timer of an end that is due, None where none is.
+    ending_reason: what it was set for."""
+
+    connection: Connection
+    tunnel: Tunnel
+    release: Callable[[], None]
+    metered: Counters
+    ending: asyncio.TimerHandle | None = None
+    ending_reason: Reason | None = None
+
+    def counters(self) -> Counters:
+        return self.connection.counters(self.tunnel.counters())
+
+
+class Tunnels:
+    """See the module."""
+
+    def __init__(self, relay: Relay, recorder: Recorder, clock: Clock, metrics: Metrics) -> None:
+        self._relay = relay
+        self._recorder = recorder
+        self._clock = clock
+        self._metrics = metrics
+        self._logger = get_logger("edge")
+        self._open: dict[str, Open] = {}
+        self._services: dict[tuple[str, str], dict[str, Open]] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Open]:
+        return iter(list(self._open.values()))
+
+    def get(self, connection_id: str) -> Open | None:
+        return self._open.get(connection_id)
+
+    def services(self) -> list[tuple[str, str, list[Open]]]:
+        """(service id, customer id, its open connections) of every service that has any."""
+        return [(*key, list(found.values())) for key, found in self._services.items()]
+
+    def start(
+        self,
+        connection: Connection,
+        client: socket,
+        origin: socket,
+        *,
+        to_origin: bytes,
+        to_client: bytes,
+        client_eof: bool,
+        limits: Limits,
+        release: Callable[[], None],
+    ) -> None:
+        """Hand both sockets to the relay; from here on the connection ends through its report.
+
+        Raises RuntimeError where the relay is closed; the sockets then still are the caller's.
+        """
+        connection_id = connection.connection_id
+        tunnel = self._relay.start(
+            client,
+            origin,
+            to_origin=to_origin,
+            to_client=to_client,
+            client_eof=client_eof,
+            limits=relay_limits(limits, connection.service_id),
+            on_end=lambda end: self._ended(connection_id, end),
+        )
+        connection.establish()
+        opened = Open(connection, tunnel, release, Counters())
+        self._open[connection_id] = opened
+        key = (connection.service_id, connection.customer_id)
+        self._services.setdefault(key, {})[connection_id] = opened
+        self._empty.clear()
+        self._metrics.open.set(len(self._open))
+
+    def checkpoint(self, opened: Open) -> None:
+        """Record what changed since the last checkpoint, if anything did."""
+        counters = opened.counters()
+        self._meter(opened, counters)
+        self._recorder.record(opened.connection.checkpoint(self._clock.now_ns(), counters))
+
+    def month_end(self, opened: Open) -> None:
+        """Record the checkpoint that a month's start demands, where it was not made yet."""
+        self._recorder.record(opened.connection.month_end(self._clock.now_ns(), opened.counters()))
+
+    async def wait_empty(self, *, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Cut what is left; every end has been recorded when this returns."""
+        await self._relay.close(cause=Reason.DRAINED)
+
+    def _ended(self, connection_id: str, end: End) -> None:
+        opened = self._open.pop(connection_id)
+        connection = opened.connection
+        key = (connection.service_id, connection.customer_id)
+        del self._services[key][connection_id]
+        if not self._services[key]:
+            del self._services[key]
+        if opened.ending is not None:
+            opened.ending.cancel()
+        counters = connection.counters(end.counters)
+        self._meter(opened, counters)
+        reason = Reason(end.cause)
+        now_ns = self._clock.now_ns()
+        self._recorder.record(
+            connection.close(
+                now_ns,
+                counters,
+                reason=reason,
+                closed_by="lost" if reason is Reason.EDGE_CRASHED else end.closed_by,
+                close_code=end.close_code,
+            )
+        )
+        opened.release()
+        self._metrics.open.set(len(self._open))
+        self._metrics.closed.labels(reason).inc()
+        self._logger.info(
+            "closed",
+            connection_id=connection_id,
+            service_id=connection.service_id,
+            customer_id=connection.customer_id,
+            reason=reason,
+            closed_by=end.closed_by,
+            close_code=end.close_code,
+            duration_ms=(now_ns - connection.accepted_ns) // 1_000_000,
+            messages_from_client=end.messages.from_client,
+            messages_from_origin=end.messages.from_origin,
+            **counters._asdict(),
+        )
+        if not self._open:
+            self._empty.set()
+
+    def _meter(self, opened: Open, counters: Counters) -> None:
+        delta = counters.minus(opened.metered)
+        opened.metered = counters
+        for direction, count in (
+            ("from_client", delta.req_body_bytes),
+            ("to_client", delta.resp_body_bytes),
+            ("to_origin", delta.bereq_body_bytes),
+            ("from_origin", delta.beresp_body_bytes),
+        ):
+            if count:
+                self._metrics.bytes.labels(direction).inc(count)
+
+
+def relay_limits(limits: Limits, service_id: str) -> RelayLimits:
+    """A service's limits as the relay takes them. Zero, which the relay refuses, becomes the least
+    that it takes."""
+    longest = limits.max_duration_ms
+    if longest is not None:
+        longest = max(1, int(longest * (1 - _JITTER * random.random())))  # noqa: S311
+    pace = limits.max_bytes_per_second
+    return RelayLimits(
+        idle_ms=max(1, limits.idle_timeout_ms),
+        half_closed_ms=max(1, limits.half_closed_timeout_ms),
+        max_duration_ms=longest,
+        bytes_per_second=None if pace is None else max(1, pace),
+        pace_key=service_id,
+    )

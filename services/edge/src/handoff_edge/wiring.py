@@ -1,0 +1,265 @@
+"""Puts the edge together: every part is made here, and nothing is opened before `on_start`."""
+
+from contextlib import suppress
+from socket import socket
+from typing import Any
+
+from handoff_common.clock import Clock
+from handoff_common.errors import LogError, SettingError
+from handoff_common.log import JournaledLog
+from handoff_common.service import Service, listen
+from handoff_common.settings import variable
+from handoff_common.telemetry import get_logger, new_registry
+from handoff_edge.app import admin_app, decision_app
+from handoff_edge.checkpoints import Checkpoints
+from handoff_edge.configuration import Configuration
+from handoff_edge.connection import Place
+from handoff_edge.decision import Handoff, decide
+from handoff_edge.enforcement import Enforcement
+from handoff_edge.errors import Refusal
+from handoff_edge.handshake import Node
+from handoff_edge.head import Head
+from handoff_edge.limits import Admission, ServiceCounts
+from handoff_edge.metrics import Metrics
+from handoff_edge.origin import Dialer, LookUp, Resolver, tls_context
+from handoff_edge.protocol import ClientPort
+from handoff_edge.recorder import Recorder
+from handoff_edge.recovery import recover
+from handoff_edge.settings import EdgeSettings
+from handoff_edge.tunnels import Tunnels
+from handoff_relay import NewRelay, load
+
+_CLOSE_SECONDS = 7.0
+"""What an orderly end takes at most: the relay's grace for peers to answer, and a little more."""
+
+_FLUSH_SECONDS = 10.0
+_HANDSHAKE_SECONDS = 16.0
+_RULEBOOK = "rulebook.json"
+
+
+class Edge:
+    """All parts of one edge, joined. `service` is what runs it; the rest is for tests and for the
+    process that holds it."""
+
+    def __init__(
+        self,
+        settings: EdgeSettings,
+        *,
+        log: JournaledLog,
+        clock: Clock,
+        new_relay: NewRelay,
+        look_up: LookUp | None,
+        listener: socket | None,
+    ) -> None:
+        self._settings = settings
+        self._log = log
+        self._clock = clock
+        self._listener = listener
+        self._logger = get_logger("edge")
+        self._opened = False
+        self.metrics = Metrics(new_registry())
+        self.place = Place(log.owner_id, settings.region, settings.pop)
+        self.configuration = Configuration(log, clock, settings.data_dir / _RULEBOOK)
+        self.counts = ServiceCounts()
+        self.recorder = Recorder(
+            log, self.place, clock, self.metrics, append_timeout=settings.journal_timeout
+        )
+        self._relay = new_relay(time_ns=clock.now_ns)
+        self.tunnels = Tunnels(self._relay, self.recorder, clock, self.metrics)
+        self.checkpoints = Checkpoints(
+            self.tunnels, self.recorder, clock, interval=settings.checkpoint_interval
+        )
+        self.enforcement = Enforcement(
+            self.configuration,
+            self.tunnels,
+            clock,
+            grace=settings.disable_grace,
+            contract_grace=settings.contract_grace,
+        )
+        self._resolver = Resolver(clock, look_up)
+        self._admission = Admission(
+            total=settings.max_heads, per_network=settings.max_heads_per_network
+        )
+        self._node: Node | None = None
+        self._port: ClientPort | None = None
+
+    @property
+    def service(self) -> Service:
+        recorder, checkpoints = self.recorder, self.checkpoints
+        interval = self._settings.watermark_interval
+        return Service(
+            name="edge",
+            app=admin_app(self.metrics.registry, self.not_ready, self.state, self._refresh),
+            loops={
+                "edge-recorder": recorder.run,
+                "edge-configuration": self.configuration.run,
+                "edge-rulebook-keeper": self.configuration.keep,
+                "edge-checkpoints": checkpoints.run,
+                "edge-watermarks": lambda: recorder.publish_watermarks(interval),
+                "edge-enforcement": self.enforcement.run,
+            },
+            on_start=self.start,
+            once_running=self.open,
+            on_stop=self.stop,
+            not_ready=self.not_ready,
+        )
+
+    @property
+    def port(self) -> int:
+        """Where clients connect; 0 before `open`."""
+        return self._port.port if self._port else 0
+
+    def not_ready(self) -> list[str]:
+        reasons = list(self.recorder.problems)
+        if not self.configuration.seen:
+            reasons.append("configuration: none was ever seen")
+        if self._node is None or not self._opened:
+            reasons.append("the client port is not open")
+        elif self._node.draining:
+            reasons.append("draining")
+        return reasons
+
+    def state(self) -> dict[str, Any]:
+        book = self.configuration.book
+        return {
+            "edge_id": self.place.edge_id,
+            "region": self.place.region,
+            "pop": self.place.pop,
+            "open_connections": len(self.tunnels),
+            "handshakes": len(self._node.under_way) if self._node else 0,
+            "heads_waiting": self._admission.waiting,
+            "journal_backlog": self.recorder.backlog,
+            "rulebook": {
+                "services": book.services,
+                "domains": book.domains,
+                "age_ms": self.configuration.age_ms,
+            },
+        }
+
+    async def start(self) -> None:
+        """What a former process left is closed, and this edge's id is in the log, before anything
+        new is taken. Raises LogError, SettingError."""
+        try:
+            tls = tls_context(self._settings.extra_ca)
+        except OSError as error:
+            name, value = variable("extra_ca"), self._settings.extra_ca
+            raise SettingError(f"{name} = {value}: {error}; takes a PEM file") from None
+        await recover(self._log, self.place, self.metrics)
+        await self.recorder.start()
+        await self.configuration.load()
+        with suppress(TimeoutError):
+            await self.recorder.watermark()
+        self._node = Node(
+            app=decision_app(self._decide),
+            dialer=Dialer(
+                self._resolver,
+                tls,
+                allow_private=self._settings.allow_private_origins,
+                own_ports=lambda: (self.port,),
+                own_networks=self._settings.own_networks,
+                connect_timeout=self._settings.connect_timeout,
+            ),
+            recorder=self.recorder,
+            tunnels=self.tunnels,
+            counts=self.counts,
+            place=self.place,
+            clock=self._clock,
+            metrics=self.metrics,
+            answer_timeout=self._settings.answer_timeout,
+        )
+        self._port = ClientPort(
+            self._node.on_head,
+            self._admission,
+            self.metrics,
+            head_timeout=self._settings.head_timeout,
+            max_handshakes=self._settings.max_handshakes,
+        )
+
+    async def open(self) -> None:
+        """Take clients. Raises SettingError where the port is not free."""
+        assert self._port is not None
+        host, port = self._settings.edge_host, self._settings.edge_port
+        try:
+            self._port.open(self._listener or listen(host, port))
+        except OSError as error:
+            name = variable("edge_port")
+            text = f"{name} = {port}: {error.strerror}; takes a free port of {host}"
+            raise SettingError(text) from None
+        self._opened = True
+        self._logger.info("listening", host=host, port=self.port, edge_id=self.place.edge_id)
+
+    async def stop(self) -> None:
+        """Drain. Every connection's `closed` is in the journal when this returns, unless the
+        journal itself fails; then the next start closes the rest."""
+        if self._node is None or self._port is None:
+            return
+        settings = self._settings
+        self._node.draining = True
+        await self.checkpoints.all()
+        self._node.give_up()
+        await self.enforcement.drain(grace=settings.drain_grace, spread=settings.drain_spread)
+        await self.tunnels.wait_empty(timeout=_CLOSE_SECONDS)
+        self._port.close()
+        self._node.give_up()
+        await self._port.finished(timeout=_HANDSHAKE_SECONDS)
+        await self.tunnels.close()
+        self._opened = False
+        self._resolver.close()
+        if not await self.recorder.flushed(timeout=_FLUSH_SECONDS):
+            self._logger.error("journal_behind_at_stop", events=self.recorder.backlog)
+        else:
+            with suppress(LogError, TimeoutError):
+                await self.recorder.watermark(ended=True)
+        await self.configuration.save()
+
+    def _decide(self, head: Head) -> Handoff | Refusal:
+        if not self.configuration.seen:
+            text = "this edge has not seen a configuration yet"
+            return Refusal("no_configuration", text, retry_after=1)
+        now_ms = self._clock.now_ms()
+        return decide(
+            self.configuration.book,
+            head,
+            now_ms,
+            lambda service_id: self.counts.counts(service_id, now_ms),
+        )
+
+    def _refresh(self) -> None:
+        age_ms = self.configuration.age_ms
+        self.metrics.rulebook_age.set(-1 if age_ms is None else age_ms / 1000)
+        self.metrics.backlog.set(self.recorder.backlog)
+
+
+def assemble(
+    settings: EdgeSettings,
+    *,
+    log: JournaledLog,
+    clock: Clock,
+    new_relay: NewRelay | None = None,
+    look_up: LookUp | None = None,
+    listener: socket | None = None,
+) -> Edge:
+    """As `build`, with the parts in reach.
+
+    new_relay: makes the relay; the active one by default. look_up: in place of the system's name
+    look-up. listener: a listening socket in place of `edge_host` and `edge_port`.
+    """
+    return Edge(
+        settings,
+        log=log,
+        clock=clock,
+        new_relay=new_relay or load(),
+        look_up=look_up,
+        listener=listener,
+    )
+
+
+def build(
+    settings: EdgeSettings,
+    *,
+    log: JournaledLog,
+    clock: Clock,
+    listener: socket | None = None,
+) -> Service:
+    """The edge as a service. `log` is the journal too. Opens nothing."""
+    return assemble(settings, log=log, clock=clock, listener=listener).service
