@@ -1,0 +1,47 @@
+"""How the config service is put together. Opens nothing: that is `on_start`'s business."""
+
+from handoff_common.access import AccessView
+from handoff_common.clock import Clock
+from handoff_common.database import Database, migrate
+from handoff_common.log import EventLog
+from handoff_common.outbox import Outbox
+from handoff_common.service import Service
+from handoff_common.telemetry import new_registry
+from handoff_config import tables
+from handoff_config.api import application
+from handoff_config.bootstrap import FILE_NAME, ensure_operator_token
+from handoff_config.settings import ConfigSettings
+from handoff_config.store import Store
+from handoff_config.writes import Context, WriteQuota, Writer
+
+
+def build(settings: ConfigSettings, *, log: EventLog, db: Database, clock: Clock) -> Service:
+    """The service: its application, its outbox and its view of the tokens."""
+    store = Store(db, clock)
+    outbox = Outbox(db, tables.outbox, log)
+    access = AccessView(log, clock)
+    writer = Writer(store, outbox, log, settings.settle_seconds)
+    context = Context(settings, store, writer, WriteQuota(settings.write_limit, clock), clock)
+
+    def not_ready() -> list[str]:
+        return [] if access.view.ready else ["tokens: not read to the end of the log yet"]
+
+    async def on_start() -> None:
+        await migrate(db, "handoff_config")
+        await ensure_operator_token(store, clock, settings.data_dir / FILE_NAME)
+
+    async def once_running() -> None:
+        await writer.settle()
+
+    async def on_stop() -> None:
+        await outbox.flushed(timeout=settings.settle_seconds)
+
+    return Service(
+        name="config",
+        app=application(context, access, new_registry(), not_ready),
+        loops={"outbox": outbox.run, "access": access.run},
+        on_start=on_start,
+        once_running=once_running,
+        on_stop=on_stop,
+        not_ready=not_ready,
+    )
