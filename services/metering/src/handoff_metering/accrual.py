@@ -1,0 +1,193 @@
+"""Live minutes: open connections accrue from watermarks, and each slice says how far it has come.
+
+Runs whenever a watermark arrives and after each batch that was folded. A slice accrues for an edge
+only up to the newest watermark whose position it has passed: behind it a `closed` may lie unread.
+Only a connection that owes a minute more is written. Rows and progress go out by one outbox in one
+order, so a progress never overtakes a row that it speaks of.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handoff_common.clock import Clock
+from handoff_common.database import Database
+from handoff_common.log import EventLog, Partition
+from handoff_common.outbox import Outbox, enqueue
+from handoff_common.topics import CONNECTIONS, USAGE
+from handoff_metering import publishing, tables, watermarks
+from handoff_metering.metrics import Metrics
+from handoff_metering.store import states as store
+from handoff_metering.usage import ConnectionState, Totals, UsageKey, accrue
+from handoff_metering.views import EdgesView
+
+_CONNECTIONS_PER_TRANSACTION = 5_000
+
+
+class Accrual:
+    """See the module. `run` is its loop; `watermarks_changed` and `folded` wake it.
+
+    own: the slices that this worker projects now.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        log: EventLog,
+        edges: EdgesView,
+        own: Callable[[], Iterable[int]],
+        outbox: Outbox,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._edges = edges
+        self._own = own
+        self._outbox = outbox
+        self._clock = clock
+        self._metrics = metrics
+        self._wake = asyncio.Event()
+        self._all = True
+        self._slices: set[int] = set()
+        self._said: dict[int, publishing.Progress] = {}
+        self._counts: tuple[int, list[int]] | None = None
+
+    def watermarks_changed(self) -> None:
+        """Something was heard of an edge: every slice may accrue, and say how far it is."""
+        self._all = True
+        self._wake.set()
+
+    async def folded(self, partition: Partition) -> None:
+        """A batch of the slice was committed."""
+        self._slices.add(partition.number)
+        self._outbox.poke()
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            everything, self._all = self._all, False
+            some, self._slices = self._slices, set()
+            own = set(self._own())
+            for number in sorted(own if everything else own & some):
+                await self.step(number, say=everything)
+
+    async def step(self, number: int, *, say: bool) -> None:
+        """Accrue what one slice owes now. say: publish its progress too, where it changed."""
+        if not say and not await self._is_due(number):
+            return
+        started = time.perf_counter()
+        while await self._accrue_some(number):
+            # More are due than one transaction should hold.
+            pass
+        if say:
+            await self._say(number)
+        self._metrics.accrual.observe(time.perf_counter() - started)
+        self._outbox.poke()
+
+    async def _is_due(self, number: int) -> bool:
+        async with self._database.read() as tx:
+            position = (await store.read_positions(tx)).get(number, 0)
+            for edge in self._edges.edges.values():
+                mark = edge.passed(number, position)
+                if mark and await store.due(tx, number, edge.edge_id, mark.through_ms, 1):
+                    return True
+        return False
+
+    async def _accrue_some(self, number: int) -> bool:
+        """One transaction; whether there may be more to do."""
+        async with self._database.transaction() as tx:
+            held = await store.lock_slice(tx, number)
+            position = (await store.read_positions(tx)).get(number, 0)
+            changed: list[ConnectionState] = []
+            changes: dict[UsageKey, Totals] = {}
+            for edge in self._edges.edges.values():
+                mark = edge.passed(number, position)
+                if mark is None:
+                    continue
+                room = _CONNECTIONS_PER_TRANSACTION - len(changed)
+                for state in await store.due(tx, number, edge.edge_id, mark.through_ms, room):
+                    after, deltas = accrue(state, mark.through_ms)
+                    changed.append(after)
+                    for key, change in deltas:
+                        changes[key] = changes.get(key, Totals()).plus(change)
+                if len(changed) >= _CONNECTIONS_PER_TRANSACTION:
+                    break
+            if not changed:
+                return False
+            revision = held.revision + 1
+            await store.save_minutes(tx, changed)
+            rows = await store.change_usage(tx, number, changes, revision)
+            await store.set_revision(tx, number, revision)
+            version = publishing.Version(held.generation, revision, position - 1)
+            await enqueue(
+                tx,
+                tables.outbox,
+                publishing.usage_rows(rows, number, version, self._clock.now_ms()),
+            )
+        self._metrics.accrued.inc(sum(change.minutes for change in changes.values()))
+        return len(changed) >= _CONNECTIONS_PER_TRANSACTION
+
+    async def _say(self, number: int) -> None:
+        """Publish the slice's progress, where there is one and it is not what was said last."""
+        slices, partitions = await self._partitions()
+        async with self._database.transaction() as tx:
+            held = await store.lock_slice(tx, number)
+            said = await self._progress(tx, number)
+            if said is None or said == self._said.get(number):
+                return
+            version = publishing.Version(held.generation, held.revision + 1, said.position - 1)
+            await store.set_revision(tx, number, version.revision)
+            await enqueue(
+                tx,
+                tables.outbox,
+                publishing.progress(
+                    said, number, slices, version, partitions, self._clock.now_ms()
+                ),
+            )
+        self._said[number] = said
+        self._metrics.through.labels(str(number)).set(said.through_ms // 1000)
+
+    async def _progress(self, tx: AsyncConnection, number: int) -> publishing.Progress | None:
+        """What the slice's progress is now; None while nothing can be vouched for."""
+        edges, lost = self._edges.edges, self._edges.lost
+        positions = await store.read_positions(tx)
+        position = positions.get(number, 0)
+        gone = lost | {edge_id for edge_id, edge in edges.items() if edge.latest.ended}
+        open_on = await store.open_on(tx, number, gone)
+        low = watermarks.low(
+            edges,
+            number,
+            position,
+            lost=lost,
+            open_on=open_on,
+            seen=await store.edges_seen(tx, number),
+        )
+        parked = await store.parked_counts(tx, number)
+        orphans = sum(count for edge_id, count in open_on.items() if edge_id in lost)
+        totals = await store.edge_totals(tx)
+        difference = 0
+        for edge_id, edge in edges.items():
+            found = watermarks.difference(edge, positions, *totals.get(edge_id, (0, 0)))
+            difference += found.total if found else 0
+        self._metrics.parked.labels(str(number)).set(sum(parked.values()))
+        self._metrics.orphans.labels(str(number)).set(orphans)
+        self._metrics.lost_edges.set(len(lost))
+        self._metrics.difference.set(difference)
+        if low.through_ms is None:
+            return None
+        return publishing.Progress(position, low.through_ms, orphans, parked, difference)
+
+    async def _partitions(self) -> tuple[int, list[int]]:
+        """(slices, partitions of the usage topic): fixed for the life of the topics."""
+        if self._counts is None:
+            self._counts = (
+                await self._log.partitions(CONNECTIONS.name),
+                list(range(await self._log.partitions(USAGE.name))),
+            )
+        return self._counts

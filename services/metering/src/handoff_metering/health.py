@@ -1,0 +1,41 @@
+"""Whether metering is ready, and which partitions keep it from being so."""
+
+import asyncio
+from collections.abc import Mapping
+
+from handoff_common.log import Partition
+from handoff_common.projection import Projector
+from handoff_common.view import View
+
+_LOOK_SECONDS = 1.0
+
+
+class Health:
+    """Looks at the lag once a second, so that a probe costs nothing.
+
+    max_lag: records that a partition may lag behind once all have been caught up with.
+    """
+
+    def __init__(self, projector: Projector, views: Mapping[str, View], *, max_lag: int) -> None:
+        self._projector = projector
+        self._views = views
+        self._max_lag = max_lag
+        self._lag: Mapping[Partition, int] = {}
+
+    async def run(self) -> None:
+        while True:
+            self._lag = await self._projector.lag()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def reasons(self) -> list[str]:
+        """Why not; empty when ready."""
+        found = [f"{name} are not read yet" for name, view in self._views.items() if not view.ready]
+        allowed = self._max_lag if self._projector.ready else 0
+        late = [
+            f"{partition.topic}[{partition.number}] lags {lag} records behind"
+            for partition, lag in sorted(self._lag.items())
+            if lag > allowed
+        ]
+        if not self._projector.ready and not late:
+            late = ["connections are not read yet"]
+        return found + late

@@ -1,0 +1,181 @@
+"""The projection of `handoff.connections.v1`: events → states, totals, what is to be published.
+
+It folds a batch of one slice in memory, by `usage.fold`, and writes what changed once, in the
+transaction that also moves the position. It owns no rule of what counts.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handoff_common.clock import Clock
+from handoff_common.events import ConnectionEvent, ParkedDecision, counters_of
+from handoff_common.log import Partition
+from handoff_common.outbox import enqueue
+from handoff_common.projection import Folded, Parking
+from handoff_common.telemetry import get_logger
+from handoff_common.topics import CONNECTIONS
+from handoff_metering import publishing, replay, tables
+from handoff_metering.instants import to_ms
+from handoff_metering.metrics import Metrics
+from handoff_metering.store import states as store
+from handoff_metering.usage import (
+    NO_BYTES,
+    ConnectionState,
+    Deltas,
+    Totals,
+    UsageKey,
+    fold,
+)
+
+_TYPES = {"ConnectionAccepted": "accepted", "ConnectionBytes": "bytes"}
+
+
+class ConnectionsProjection:
+    """See the module; a `handoff_common.projection.Projection`.
+
+    publish: whether changed rows go to the outbox; a rebuild replays without.
+    """
+
+    name = store.PROJECTION
+    topics = (CONNECTIONS.name,)
+
+    def __init__(
+        self, *, clock: Clock, metrics: Metrics, max_batch: int, publish: bool = True
+    ) -> None:
+        self.max_batch = max_batch
+        self._clock = clock
+        self._metrics = metrics
+        self._publish = publish
+        self._logger = get_logger("metering")
+
+    async def apply(
+        self, tx: AsyncConnection, partition: Partition, batch: Sequence[Folded]
+    ) -> None:
+        for index, (record, event) in enumerate(batch):
+            cause = replay.wrong(event, record.appended_ms)
+            if cause is not None:
+                raise Parking(index, cause)
+        events: list[tuple[int, ConnectionEvent]] = []
+        for record, event in batch:
+            if isinstance(event, ParkedDecision):
+                events += await self._decided(tx, partition, event)
+            else:
+                events.append((record.offset, event))
+        if not events:
+            return
+        # Taken first, so that what accrues beside this on another connection waits its turn.
+        held = await store.lock_slice(tx, partition.number)
+        known = await store.load_states(tx, sorted({e.data.connection_id for _, e in events}))
+        sums = _Sums(partition.number, known)
+        for offset, event in events:
+            sums.add(offset, event)
+        await self._save(tx, partition.number, held, sums, batch[-1].record.offset)
+        for effect, count in sums.effects.items():
+            self._metrics.events.labels(effect).inc(count)
+
+    async def _save(
+        self,
+        tx: AsyncConnection,
+        number: int,
+        held: store.Slice,
+        sums: "_Sums",
+        last_offset: int,
+    ) -> None:
+        await store.save_states(tx, number, sums.changed.values())
+        await store.save_events(tx, sums.rows)
+        await store.change_edge_totals(tx, number, sums.edges)
+        changes = {key: change for key, change in sums.usage.items() if change != Totals()}
+        if not changes:
+            return
+        revision = held.revision + 1
+        rows = await store.change_usage(tx, number, changes, revision)
+        await store.set_revision(tx, number, revision)
+        if self._publish:
+            version = publishing.Version(held.generation, revision, last_offset)
+            await enqueue(
+                tx,
+                tables.outbox,
+                publishing.usage_rows(rows, number, version, self._clock.now_ms()),
+            )
+
+    async def _decided(
+        self, tx: AsyncConnection, partition: Partition, event: ParkedDecision
+    ) -> list[tuple[int, ConnectionEvent]]:
+        """What a decision about a parked record lets through: one event, or none."""
+        decision = event.data
+        held = None
+        if decision.partition == partition.number:
+            held = await store.parked_record(tx, partition, decision.offset)
+        said = {"partition": decision.partition, "offset": decision.offset}
+        if held is None:
+            self._logger.warning("decision_without_record", **said)
+            return []
+        again = None
+        if decision.decision == "retry":
+            again = replay.retried(partition.topic, held.value)
+            if again is None:
+                self._logger.warning("retried_in_vain", **said)
+                return []
+        await store.unpark(tx, partition, decision.offset)
+        self._logger.info("parked_record_decided", decision=decision.decision, **said)
+        return [] if again is None else [(held.offset, again)]
+
+
+class _Sums:
+    """What a batch of one slice changes, added up in memory."""
+
+    def __init__(self, number: int, known: dict[str, ConnectionState]) -> None:
+        self._number = number
+        self._known = known
+        self.changed: dict[str, tuple[ConnectionState, int]] = {}
+        self.usage: dict[UsageKey, Totals] = {}
+        self.edges: dict[str, tuple[int, int]] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.effects: Tally[str] = Tally()
+
+    def add(self, offset: int, event: ConnectionEvent) -> None:
+        connection_id = event.data.connection_id
+        before = self._known.get(connection_id)
+        after, deltas = fold(before, event)
+        effect = "stale" if after is before else "counted"
+        self.effects[effect] += 1
+        self.rows.append(self._row(offset, event, deltas, effect))
+        if after is before:
+            return
+        self._known[connection_id] = after
+        self.changed[connection_id] = (after, offset)
+        for key, change in deltas:
+            held = self.usage.get(key)
+            self.usage[key] = change if held is None else held.plus(change)
+        opened = int(before is None)
+        closed = after.closed_by_edge - (before is not None and before.closed_by_edge)
+        if opened or closed:
+            accepted, ended = self.edges.get(after.edge_id, (0, 0))
+            self.edges[after.edge_id] = (accepted + opened, ended + closed)
+
+    def _row(
+        self, offset: int, event: ConnectionEvent, deltas: Deltas, effect: str
+    ) -> dict[str, Any]:
+        data = event.data
+        added = NO_BYTES
+        for _, change in deltas:
+            if change.counters is not NO_BYTES:
+                added = change.counters if added is NO_BYTES else added.plus(change.counters)
+        return {
+            "slice": self._number,
+            "offset": offset,
+            "connection_id": data.connection_id,
+            "service_id": data.service_id,
+            "region": data.region,
+            "event_id": event.id,
+            "type": _TYPES.get(type(event).__name__, "closed"),
+            "seq": data.seq,
+            "time_ms": to_ms(data.accepted_at) + data.elapsed_ms,
+            "elapsed_ms": data.elapsed_ms,
+            "counters": store.counters_text(counters_of(data)),
+            "added": None if added == NO_BYTES else store.counters_text(added),
+            "effect": effect,
+        }

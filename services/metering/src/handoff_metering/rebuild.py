@@ -1,0 +1,129 @@
+"""Metering's tables, made again from the log while the system is stopped.
+
+The projection tables are emptied, the log is replayed to its end with nothing published, open
+connections accrue as far as their edges have vouched, and the generation is raised. All rows go to
+the outbox, and a row of zeros for each that no longer exists; the next start sends them. An
+interrupted rebuild leaves a mark that keeps metering from starting until it has been run again.
+"""
+
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+
+from handoff_common.clock import Clock
+from handoff_common.database import Database, migrate
+from handoff_common.log import EventLog
+from handoff_common.outbox import enqueue
+from handoff_common.projection import Projector
+from handoff_common.telemetry import new_registry
+from handoff_common.topics import CONNECTIONS, EDGES
+from handoff_metering import publishing, tables, watermarks
+from handoff_metering.generations import published
+from handoff_metering.metrics import Metrics
+from handoff_metering.projection import ConnectionsProjection
+from handoff_metering.settings import MeteringSettings
+from handoff_metering.store import states as store
+from handoff_metering.usage import Totals, UsageKey, accrue
+from handoff_metering.views import EdgesView, read_to_end
+
+PACKAGE = "handoff_metering"
+
+
+class Rebuilt(NamedTuple):
+    """What a rebuild did. dropped: rows that no longer exist and were published as zero."""
+
+    generation: int
+    events: int
+    rows: int
+    dropped: int
+
+
+async def rebuild(
+    settings: MeteringSettings, *, log: EventLog, database: Database, clock: Clock
+) -> Rebuilt:
+    """Drop metering's projections and make them again. Nothing else may use database or log."""
+    await migrate(database, PACKAGE)
+    numbers = range(await log.partitions(CONNECTIONS.name))
+    before = await published(log)
+    async with database.transaction() as tx:
+        known = await store.slices(tx)
+        former = {number: frozenset(await store.all_usage(tx, number)) for number in numbers}
+        generation = 1 + max([before.generation, *(one.generation for one in known.values())])
+        await store.begin_rebuild(tx, numbers, generation)
+    metrics = Metrics(new_registry())
+    projector = Projector(
+        ConnectionsProjection(
+            clock=clock, metrics=metrics, max_batch=settings.metering_batch, publish=False
+        ),
+        log=log,
+        database=database,
+        positions=tables.positions,
+        parked=tables.parked,
+        clock=clock,
+        registry=metrics.registry,
+    )
+    await projector.run_to_end()
+    edges = EdgesView(log, ticks_until_lost=settings.ticks_until_lost)
+    await read_to_end(log, EDGES.name, edges.fold)
+    rows = dropped = 0
+    for number in numbers:
+        gone = former[number] | before.rows.get(number, frozenset())
+        made, zeroed = await _publish(database, edges.edges, number, gone, generation, clock)
+        rows += made
+        dropped += zeroed
+    async with database.transaction() as tx:
+        events = sum((await store.read_positions(tx)).values())
+        await store.end_rebuild(tx)
+    return Rebuilt(generation, events, rows, dropped)
+
+
+async def _publish(
+    database: Database,
+    edges: watermarks.Edges,
+    number: int,
+    former: frozenset[UsageKey],
+    generation: int,
+    clock: Clock,
+) -> tuple[int, int]:
+    async with database.transaction() as tx:
+        held = await store.lock_slice(tx, number)
+        position = (await store.read_positions(tx)).get(number, 0)
+        changes: dict[UsageKey, Totals] = {}
+        accrued = []
+        for edge in edges.values():
+            mark = edge.passed(number, position)
+            if mark is None:
+                continue
+            for state in await store.due(tx, number, edge.edge_id, mark.through_ms, None):
+                after, deltas = accrue(state, mark.through_ms)
+                accrued.append(after)
+                for key, change in deltas:
+                    changes[key] = changes.get(key, Totals()).plus(change)
+        revision = held.revision + 1
+        await store.save_minutes(tx, accrued)
+        await store.change_usage(tx, number, changes, revision)
+        await store.set_revision(tx, number, revision)
+        rows = await store.all_usage(tx, number)
+        zeroed = {key: Totals() for key in former - rows.keys()}
+        version = publishing.Version(generation, revision, position - 1)
+        messages = publishing.usage_rows({**rows, **zeroed}, number, version, clock.now_ms())
+        await enqueue(tx, tables.outbox, messages)
+    return len(rows), len(zeroed)
+
+
+_BOOKKEEPING = {"revision", "parked_ms", "identity"}
+
+
+async def snapshot_tables(database: Database) -> dict[str, list[dict[str, Any]]]:
+    """Table → its rows in key order, of all that is projected, but for the bookkeeping of what was
+    published. A usage row of zeros says the same as none and is left out."""
+    snapshot: dict[str, list[dict[str, Any]]] = {}
+    async with database.read() as tx:
+        for table in tables.PROJECTED:
+            rows = await tx.execute(select(table).order_by(*table.primary_key.columns))
+            snapshot[table.name] = [
+                {name: value for name, value in row._mapping.items() if name not in _BOOKKEEPING}
+                for row in rows
+                if table is not tables.usage or store.totals_of(row) != Totals()
+            ]
+    return snapshot

@@ -1,0 +1,135 @@
+"""Records of the connections log → events that count, as every reader of it must take them.
+
+The projection and the check of an invoice share this: what is parked, and what a decision about a
+parked record does. Pure but for the codec.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from handoff_common import codec
+from handoff_common.errors import Unreadable
+from handoff_common.events import ConnectionEvent, ParkedDecision
+from handoff_common.log import Record
+from handoff_common.minutes import DAY_MS
+from handoff_metering.instants import to_ms
+
+MAX_SKEW_MS = 300_000
+MAX_AGE_MS = 3_660 * DAY_MS
+_LONGEST = (
+    ("connection_id", 64),
+    ("customer_id", 64),
+    ("service_id", 64),
+    ("edge_id", 64),
+    ("region", 32),
+    ("pop", 32),
+)
+
+
+def wrong(event: ConnectionEvent | ParkedDecision, appended_ms: int) -> Unreadable | None:
+    """Why a decoded event must not be folded, or None.
+
+    Its instant lies more than 5 minutes ahead of the log's own append time, or its connection
+    began more than ten years before: folding either would bill years. Or a name is longer than any
+    edge makes.
+    """
+    if isinstance(event, ParkedDecision):
+        return _ahead(to_ms(event.time), appended_ms, None)
+    data = event.data
+    accepted_ms = to_ms(data.accepted_at)
+    instant = max(to_ms(event.time), accepted_ms + data.elapsed_ms)
+    if instant > appended_ms + MAX_SKEW_MS:
+        return _ahead(instant, appended_ms, data.customer_id)
+    if accepted_ms < appended_ms - MAX_AGE_MS:
+        return Unreadable(
+            "skewed",
+            f"accepted_at {data.accepted_at.isoformat()} is more than ten years before the log's "
+            "own time",
+            data.customer_id,
+        )
+    for name, longest in _LONGEST:
+        if len(getattr(data, name)) > longest:
+            return Unreadable(
+                "malformed", f"{name} is longer than {longest} characters", data.customer_id
+            )
+    if len(event.id) > 160:
+        return Unreadable("malformed", "id is longer than 160 characters", data.customer_id)
+    return None
+
+
+def _ahead(instant_ms: int, appended_ms: int, customer_id: str | None) -> Unreadable | None:
+    ahead = instant_ms - appended_ms
+    if ahead <= MAX_SKEW_MS:
+        return None
+    return Unreadable(
+        "skewed",
+        f"its instant is {ahead} ms ahead of the log's; allowed: {MAX_SKEW_MS}",
+        customer_id,
+    )
+
+
+class Reading:
+    """Takes the records of the log one by one, each partition's in order."""
+
+    def __init__(self) -> None:
+        self._parked: dict[tuple[int, int], Record] = {}
+
+    @property
+    def parked(self) -> int:
+        """Records left out so far, without a decision that settles them."""
+        return len(self._parked)
+
+    def take(self, record: Record) -> ConnectionEvent | None:
+        """The event to be folded now. None: the record is parked, or decides about one that is.
+
+        A record that is parked counts when a decision behind it says to retry it: at the
+        decision's place.
+        """
+        try:
+            event = codec.decode(record.topic, record.value)
+        except Unreadable:
+            self._park(record)
+            return None
+        if wrong(event, record.appended_ms) is not None:
+            self._park(record)
+            return None
+        if not isinstance(event, ParkedDecision):
+            folded: ConnectionEvent = event
+            return folded
+        if event.data.partition != record.partition:
+            return None
+        held = self._parked.pop((record.partition, event.data.offset), None)
+        if held is None or event.data.decision == "discard":
+            return None
+        again = retried(held.topic, held.value)
+        if again is None:
+            self._park(held)
+        return again
+
+    def _park(self, record: Record) -> None:
+        self._parked[record.partition, record.offset] = record
+
+
+def readable(records: Iterable[Record]) -> Iterator[tuple[int, ConnectionEvent]]:
+    """(slice, event) of all that counts, in the order in which it was folded: what `usage_at`
+    takes."""
+    reading = Reading()
+    for record in records:
+        event = reading.take(record)
+        if event is not None:
+            yield record.partition, event
+
+
+def retried(topic: str, value: bytes) -> ConnectionEvent | None:
+    """What a parked record says after all, or None where it still cannot be decoded.
+
+    Whoever decides to retry a record whose instant lies ahead accepts that instant.
+    """
+    try:
+        event = codec.decode(topic, value)
+    except Unreadable:
+        return None
+    if isinstance(event, ParkedDecision):
+        return None
+    checked: ConnectionEvent = event
+    late = wrong(checked, to_ms(checked.time))
+    return checked if late is None else None

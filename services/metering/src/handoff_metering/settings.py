@@ -1,0 +1,32 @@
+"""The settings of the metering service."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from handoff_common.settings import Settings
+
+
+class MeteringSettings(Settings):
+    """Field `tick_seconds` is read from `HANDOFF_TICK_SECONDS`, and so on."""
+
+    tick_seconds: Annotated[
+        float,
+        Field(gt=0, le=60, description="seconds between two ticks of the orphan closer; up to 60"),
+    ] = 10.0
+    ticks_until_lost: Annotated[
+        int,
+        Field(
+            ge=2,
+            le=10_000,
+            description="ticks in a row without a watermark until an edge is lost; 2 to 10000",
+        ),
+    ] = 90
+    metering_batch: Annotated[
+        int,
+        Field(ge=1, le=20_000, description="events folded per transaction; 1 to 20000"),
+    ] = 5_000
+    metering_max_lag: Annotated[
+        int,
+        Field(ge=0, description="records a partition may lag before metering is not ready"),
+    ] = 100_000

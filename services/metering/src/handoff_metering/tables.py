@@ -1,0 +1,169 @@
+"""The tables of metering. All but `outbox` and `leases` can be dropped and rebuilt from the log.
+
+Instants are columns named `*_ms`: BigInteger, milliseconds since the Unix epoch, UTC. A slice is a
+partition of `handoff.connections.v1`: one worker writes the rows of a slice at a time.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    desc,
+)
+
+from handoff_common.database import NAMING, projection_tables
+from handoff_common.events import COUNTER_NAMES
+from handoff_common.outbox import outbox_table
+
+metadata = MetaData(naming_convention=NAMING)
+
+
+def _counters() -> list[Column[int]]:
+    return [Column(name, BigInteger, nullable=False) for name in COUNTER_NAMES]
+
+
+# The last state of each connection (`usage.ConnectionState`). `reason` is NULL while it is open.
+# `next_minute_ms` is when its first unbilled minute starts, NULL when it is closed, so that what is
+# due is found without looking at the rest.
+connections = Table(
+    "connections",
+    metadata,
+    Column("connection_id", String(64), primary_key=True),
+    Column("slice", Integer, nullable=False),
+    Column("customer_id", String(64), nullable=False),
+    Column("service_id", String(64), nullable=False),
+    Column("region", String(32), nullable=False),
+    Column("pop", String(32), nullable=False),
+    Column("edge_id", String(64), nullable=False),
+    Column("accepted_ms", BigInteger, nullable=False),
+    Column("elapsed_ms", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    *_counters(),
+    Column("minutes", BigInteger, nullable=False),
+    Column("next_minute_ms", BigInteger),
+    Column("bytes_hour_ms", BigInteger),
+    Column("reason", String(32)),
+    Column("closed_by", String(16)),
+    Column("close_code", Integer),
+    Column("end_elapsed_ms", BigInteger),
+    Column("ended_ms", BigInteger),
+    Column("domain", Text),
+    Column("rule", Text),
+    Column("backend", Text),
+    Column("service_version", BigInteger),
+    Column("subprotocol", Text),
+    Column("tls", Boolean),
+    Column("client_network", Text),
+    Column("last_offset", BigInteger, nullable=False),
+)
+Index(
+    "ix_connections_due",
+    connections.c.slice,
+    connections.c.edge_id,
+    connections.c.next_minute_ms,
+    sqlite_where=connections.c.next_minute_ms.is_not(None),
+    postgresql_where=connections.c.next_minute_ms.is_not(None),
+)
+Index(
+    "ix_connections_customer",
+    connections.c.customer_id,
+    desc(connections.c.accepted_ms),
+    desc(connections.c.connection_id),
+)
+Index(
+    "ix_connections_service",
+    connections.c.service_id,
+    desc(connections.c.accepted_ms),
+    desc(connections.c.connection_id),
+)
+
+# Every event of every connection, as folded: what it said, and what it added to the bill. `added`
+# is NULL when no byte was added; `effect` is `counted` or `stale`. Counters are JSON arrays in the
+# order of COUNTER_NAMES: they are shown, never summed by the database.
+connection_events = Table(
+    "connection_events",
+    metadata,
+    Column("slice", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("connection_id", String(64), nullable=False),
+    Column("service_id", String(64), nullable=False),
+    Column("region", String(32), nullable=False),
+    Column("event_id", String(160), nullable=False),
+    Column("type", String(16), nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("elapsed_ms", BigInteger, nullable=False),
+    Column("counters", Text, nullable=False),
+    Column("added", Text),
+    Column("effect", String(8), nullable=False),
+    sqlite_with_rowid=False,
+)
+Index(
+    "ix_connection_events_connection",
+    connection_events.c.connection_id,
+    connection_events.c.slice,
+    connection_events.c.offset,
+)
+Index("ix_connection_events_time", connection_events.c.service_id, connection_events.c.time_ms)
+
+# Totals per customer, service, region, UTC hour and slice. `revision` is the slice's at the last
+# change.
+usage = Table(
+    "usage",
+    metadata,
+    Column("customer_id", String(64), primary_key=True),
+    Column("service_id", String(64), primary_key=True),
+    Column("region", String(32), primary_key=True),
+    Column("hour_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("slice", Integer, primary_key=True, autoincrement=False),
+    Column("minutes", BigInteger, nullable=False),
+    *_counters(),
+    Column("opened", BigInteger, nullable=False),
+    Column("closed", BigInteger, nullable=False),
+    Column("lost", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+)
+Index("ix_usage_service", usage.c.service_id, usage.c.hour_ms)
+Index("ix_usage_customer", usage.c.customer_id, usage.c.hour_ms)
+
+# Bookkeeping of what a slice has published: docs/adr/0009-usage-row-versions.md. `rebuilding` is
+# set from the drop of its tables until all its rows are published again.
+slices = Table(
+    "slices",
+    metadata,
+    Column("slice", Integer, primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("rebuilding", Boolean, nullable=False),
+)
+
+# What each edge's events have said so far, to stand beside the totals in its watermarks.
+edge_totals = Table(
+    "edge_totals",
+    metadata,
+    Column("slice", Integer, primary_key=True, autoincrement=False),
+    Column("edge_id", String(64), primary_key=True),
+    Column("accepted", BigInteger, nullable=False),
+    Column("closed", BigInteger, nullable=False),
+)
+
+# Who may do what only one may do (`ticks`: own the orphan closer), until when.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+)
+
+positions, parked = projection_tables(metadata)
+outbox = outbox_table(metadata)
+
+PROJECTED = (connections, connection_events, usage, edge_totals, positions, parked)
+"""What a rebuild drops and makes again."""

@@ -1,0 +1,112 @@
+"""Puts metering together. `build` opens nothing: the service's start does."""
+
+from collections.abc import Sequence
+
+from handoff_common.access import AccessView
+from handoff_common.clock import Clock
+from handoff_common.database import Database, migrate
+from handoff_common.http import create_app
+from handoff_common.log import EventLog
+from handoff_common.outbox import Outbox
+from handoff_common.projection import Projector
+from handoff_common.service import Service
+from handoff_common.telemetry import new_registry
+from handoff_metering import api, stats, tables
+from handoff_metering.accrual import Accrual
+from handoff_metering.closer import OrphanCloser
+from handoff_metering.context import Context
+from handoff_metering.generations import prepare
+from handoff_metering.health import Health
+from handoff_metering.metrics import Metrics
+from handoff_metering.projection import ConnectionsProjection
+from handoff_metering.settings import MeteringSettings
+from handoff_metering.views import EdgesView, ServicesView
+
+PACKAGE = "handoff_metering"
+VERSION = "0.1.0"
+_FLUSH_SECONDS = 10.0
+
+
+def build(
+    settings: MeteringSettings, *, log: EventLog, database: Database, clock: Clock
+) -> Service:
+    """The metering service on a log and a database that the caller opens and closes."""
+    metrics = Metrics(new_registry())
+    access = AccessView(log, clock)
+    services = ServicesView(log)
+    edges = EdgesView(log, ticks_until_lost=settings.ticks_until_lost)
+    outbox = Outbox(database, tables.outbox, log)
+    accrual = Accrual(
+        database=database,
+        log=log,
+        edges=edges,
+        own=lambda: [partition.number for partition in projector.positions],
+        outbox=outbox,
+        clock=clock,
+        metrics=metrics,
+    )
+    projector = Projector(
+        ConnectionsProjection(clock=clock, metrics=metrics, max_batch=settings.metering_batch),
+        log=log,
+        database=database,
+        positions=tables.positions,
+        parked=tables.parked,
+        clock=clock,
+        registry=metrics.registry,
+        committed=accrual.folded,
+    )
+    edges.on_change(accrual.watermarks_changed)
+    closer = OrphanCloser(
+        database=database, log=log, edges=edges, clock=clock, tick_seconds=settings.tick_seconds
+    )
+    health = Health(
+        projector,
+        views={"access": access.view, "services": services.view, "edges": edges.view},
+        max_lag=settings.metering_max_lag,
+    )
+    app = create_app(
+        title="Handoff metering",
+        version=VERSION,
+        classic_paths=("/stats",),
+        registry=metrics.registry,
+        not_ready=health.reasons,
+    )
+    app.state.access = access
+    context = Context(
+        database=database,
+        clock=clock,
+        services=services,
+        edges=edges,
+        projector=projector,
+        outbox=outbox,
+    )
+    app.include_router(stats.router(context))
+    app.include_router(api.router(context))
+
+    async def on_start() -> None:
+        await migrate(database, PACKAGE)
+        await prepare(database, log)
+
+    async def on_stop() -> None:
+        await outbox.flushed(timeout=_FLUSH_SECONDS)
+
+    def not_ready() -> Sequence[str]:
+        return health.reasons()
+
+    return Service(
+        name="metering",
+        app=app,
+        loops={
+            "access": access.run,
+            "services": services.run,
+            "edges": edges.run,
+            "projection": projector.run,
+            "accrual": accrual.run,
+            "outbox": outbox.run,
+            "orphans": closer.run,
+            "health": health.run,
+        },
+        on_start=on_start,
+        on_stop=on_stop,
+        not_ready=not_ready,
+    )
