@@ -1,0 +1,1 @@
+"""The billing service: price books, rating, invoices that can be proved."""

@@ -1,0 +1,192 @@
+"""`/v1/invoices`: drafts, final invoices, what stands behind them, and making them final."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Query
+from fastapi.responses import PlainTextResponse, Response
+
+from handoff_billing import schemas as s
+from handoff_billing import views
+from handoff_billing.callers import (
+    Limit,
+    MonthQuery,
+    Operator,
+    Reader,
+    known,
+    month_given,
+    owner_of,
+    visible,
+)
+from handoff_billing.directory import Directory
+from handoff_billing.ledger import Ledger, final_statement
+from handoff_billing.proof import (
+    connections_query,
+    delivery_of,
+    delivery_row,
+    rows_behind,
+    usage_of,
+    usage_row,
+)
+from handoff_billing.render import invoice_csv
+from handoff_billing.store.invoices import Month
+from handoff_common.errors import ApiError, FieldError, invalid, not_found
+from handoff_common.http import Page, decode_cursor, encode_cursor
+
+
+def routes(ledger: Ledger, directory: Directory) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+
+    @router.get("/invoices", response_model=Page[s.InvoiceSummary])
+    async def list_invoices(
+        principal: Reader,
+        customer_id: str | None = None,
+        month: MonthQuery = None,
+        status: Literal["draft", "final"] | None = None,
+        limit: Limit = 20,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        """Drafts and final invoices, newest month first."""
+        owner = owner_of(principal, customer_id)
+        if owner is not None and principal.customer_id is None:
+            await known(directory, owner)
+        after = None
+        if cursor is not None:
+            month_of_last, id_of_last = decode_cursor(cursor, [int, int])
+            after = (month_of_last, id_of_last)
+        months = await ledger.months(
+            customer_id=owner,
+            month_ms=month_given(month, ledger),
+            final=None if status is None else status == "final",
+            after=after,
+            limit=limit + 1,
+        )
+        more = months[limit - 1] if len(months) > limit else None
+        return {
+            "data": [views.summary(await ledger.statement(one)) for one in months[:limit]],
+            "meta": {
+                "limit": limit,
+                "next_cursor": more and encode_cursor(more.month_ms, more.invoice_id),
+            },
+        }
+
+    @router.get("/invoices/{invoice_id}.csv", response_class=PlainTextResponse)
+    async def get_csv(principal: Reader, invoice_id: str) -> Response:
+        """One row per line; the amounts add up to the total."""
+        month = await visible(ledger, principal, invoice_id)
+        statement = await ledger.statement(month)
+        head = views.summary(statement)
+        text = invoice_csv(
+            {
+                "invoice_id": head["invoice_id"],
+                "invoice_number": head["number"] or "",
+                "status": head["status"],
+                "customer_id": head["customer_id"],
+                "customer_name": head["customer_name"],
+                "period_start": head["period_start"],
+                "period_end": head["period_end"],
+            },
+            statement.lines,
+            currency=statement.currency,
+            exponent=statement.exponent,
+        )
+        name = head["number"] or f"draft-{head['invoice_id']}"
+        return Response(
+            text,
+            media_type="text/csv; charset=utf-8",
+            headers={"content-disposition": f'attachment; filename="{name}.csv"'},
+        )
+
+    @router.get("/invoices/{invoice_id}", response_model=s.InvoiceOut)
+    async def get_invoice(principal: Reader, invoice_id: str) -> dict[str, Any]:
+        """A draft as of now, with what holds it open; or a final invoice, with what came late."""
+        return await shown(await visible(ledger, principal, invoice_id))
+
+    async def shown(month: Month) -> dict[str, Any]:
+        statement = await ledger.statement(month)
+        if statement.final is None:
+            return views.invoice(statement, await ledger.holds(month), None)
+        return views.invoice(statement, [], await ledger.late(statement.final))
+
+    @router.get(
+        "/invoices/{invoice_id}/lines/{number}/usage",
+        response_model=Page[s.LineUsageOut],
+    )
+    async def get_line_usage(
+        principal: Reader,
+        invoice_id: str,
+        number: int,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        """The rows that a line counts: per service and hour, then other delivery."""
+        month = await visible(ledger, principal, invoice_id)
+        lines = (await ledger.statement(month)).lines
+        line = next((one for one in lines if one["number"] == number), None)
+        if line is None:
+            raise not_found("line", str(number))
+        usage, delivery = await ledger.line_rows(month, line)
+        every: list[dict[str, Any]] = [
+            {"kind": "usage", "usage": usage_row(key, totals)} for key, totals in usage
+        ]
+        every += [{"kind": "delivery", "delivery": delivery_row(row)} for row in delivery]
+        start = 0 if cursor is None else max(0, decode_cursor(cursor, [int])[0])
+        more = start + limit < len(every)
+        return {
+            "data": every[start : start + limit],
+            "meta": {"limit": limit, "next_cursor": encode_cursor(start + limit) if more else None},
+        }
+
+    @router.get(
+        "/invoices/{invoice_id}/proof",
+        responses={200: {"model": s.ProofOut}},
+        response_class=Response,
+    )
+    async def get_proof(principal: Reader, invoice_id: str) -> Response:
+        """A final invoice's content document, its hashes, and the rows behind each line."""
+        month = await visible(ledger, principal, invoice_id)
+        final = (await ledger.statement(month)).final
+        if final is None:
+            raise ApiError(
+                409, "not_final", "Not final", f"invoice {invoice_id} is a draft; finalize it first"
+            )
+        document = msgspec.json.decode(final.content)
+        usage, delivery = usage_of(document), delivery_of(document)
+        lines = []
+        for line in document["lines"]:
+            used, delivered = rows_behind(line, usage, delivery)
+            lines.append(
+                {
+                    "number": line["number"],
+                    "connections": connections_query(month.customer_id, month.month_ms, line),
+                    "usage": [usage_row(key, totals) for key, totals in used],
+                    "delivery": [delivery_row(row) for row in delivered],
+                }
+            )
+        body = {
+            "invoice_id": str(final.invoice_id),
+            "number": final.number,
+            "document": msgspec.Raw(final.content.encode()),
+            "content_hash": final.content_hash,
+            "link": views.link(final),
+            "chain_hash": final.chain_hash,
+            "lines": lines,
+        }
+        return Response(msgspec.json.encode(body), media_type="application/json")
+
+    @router.post("/invoices/{invoice_id}/finalize", response_model=s.InvoiceOut)
+    async def finalize(
+        principal: Operator, invoice_id: str, body: s.FinalizeIn | None = None
+    ) -> dict[str, Any]:
+        """Make a draft final, or answer with the invoice that is. 409 `invoice_held` lists every
+        reason why it cannot be yet; `force` with a `reason` that is kept passes over most."""
+        month = await visible(ledger, principal, invoice_id)
+        asked = body or s.FinalizeIn()
+        if asked.force and (asked.reason is None or not asked.reason.strip()):
+            raise invalid([FieldError("reason", "is missing; say why this is forced")])
+        if asked.reason is not None and not asked.force:
+            raise invalid([FieldError("force", "is false; a reason belongs to force: true")])
+        final = await ledger.finalize(month, by=principal.login, forced_reason=asked.reason)
+        return views.invoice(final_statement(final), [], await ledger.late(final))
+
+    return router

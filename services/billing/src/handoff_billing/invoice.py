@@ -1,0 +1,210 @@
+"""The invoice as a document: its content, its hashes, and what holds it open. Pure.
+
+The content holds by value all that the amount depends on, so that it can be computed again from the
+document and the log alone. What is decided at issue (ids, number, issue time, status, who
+finalized, log positions) stays outside. Counts and money are strings, so no reader's numbers can
+bend them; the only JSON numbers are small integers (exponent, line numbers, versions).
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import rfc8785
+
+from handoff_billing import pricebook, terms
+from handoff_billing.money import text
+from handoff_billing.pricebook import PriceBook
+from handoff_billing.rating import RATER_VERSION, Charge, Line, total
+from handoff_billing.terms import Terms
+from handoff_billing.usage import Delivered, Usage
+from handoff_common.clock import rfc3339
+from handoff_common.events import COUNTER_NAMES
+from handoff_common.minutes import next_month
+
+DOCUMENT_TYPE: Final = "handoff.invoice.v1"
+NO_CHAIN: Final = "0" * 64
+"""The previous chain hash of the first invoice of a series."""
+
+USAGE_COLUMNS: Final = (
+    "service_id",
+    "region",
+    "hour",
+    "minutes",
+    *COUNTER_NAMES,
+    "opened",
+    "closed",
+    "lost",
+)
+DELIVERY_COLUMNS: Final = ("region", "hour", "source", "bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose month: what an invoice is about, apart from usage and prices."""
+
+    customer_id: str
+    customer_name: str
+    month_ms: int
+
+
+def content_document(
+    subject: Subject,
+    price_book: PriceBook,
+    agreed: Terms,
+    usage: Usage,
+    delivery: Iterable[Delivered],
+    lines: Sequence[Line],
+    *,
+    rater_version: int = RATER_VERSION,
+) -> dict[str, Any]:
+    """The content as JSON values, the same for equal arguments in any order.
+
+    usage: slices summed (`usage.summed`).
+    """
+    return {
+        "document": DOCUMENT_TYPE,
+        "rater_version": rater_version,
+        "customer": {"id": subject.customer_id, "name": subject.customer_name},
+        "period": {
+            "start": rfc3339(subject.month_ms),
+            "end": rfc3339(next_month(subject.month_ms)),
+        },
+        "currency": {
+            "code": price_book.currency.code,
+            "exponent": price_book.currency.exponent,
+        },
+        "price_book": pricebook.document(price_book),
+        "terms": terms.document(agreed),
+        "usage": {
+            "columns": list(USAGE_COLUMNS),
+            "rows": [
+                [
+                    key.service_id,
+                    key.region,
+                    rfc3339(key.hour_ms),
+                    *map(
+                        str,
+                        (t.minutes, *t.counters, t.opened, t.closed, t.lost),
+                    ),
+                ]
+                for key, t in sorted(usage.items())
+            ],
+        },
+        "delivery": {
+            "columns": list(DELIVERY_COLUMNS),
+            "rows": [
+                [row.region, rfc3339(row.hour_ms), row.source, str(row.bytes)]
+                for row in sorted(delivery)
+                if row.bytes
+            ],
+        },
+        "credits": [],
+        "lines": [line_document(line) for line in lines],
+        "totals": totals_document(lines),
+    }
+
+
+def line_document(line: Line) -> dict[str, Any]:
+    return {
+        "number": line.number,
+        "kind": line.kind,
+        "description": line.description,
+        "product": line.product,
+        "region": line.region,
+        "unit": line.unit,
+        "quantity": text(line.quantity),
+        "raw_unit": line.raw_unit,
+        "raw_quantity": str(line.raw_quantity),
+        "websocket_raw_quantity": None
+        if line.websocket_raw_quantity is None
+        else str(line.websocket_raw_quantity),
+        "model": line.model,
+        "unit_price": _or_none(line.unit_price),
+        "tiers": [_charge_document(charge) for charge in line.charges],
+        "exact": text(line.exact),
+        "amount": text(line.amount),
+        "coupon_code": line.coupon_code,
+    }
+
+
+def totals_document(lines: Sequence[Line]) -> dict[str, str]:
+    """`usage` and `adjustments` add up to `total`, all sums of rounded lines."""
+    usage = total(line for line in lines if line.kind in ("usage", "outage"))
+    adjustments = total(line for line in lines if line.kind not in ("usage", "outage"))
+    return {
+        "usage": text(usage),
+        "adjustments": text(adjustments),
+        "total": text(total(lines)),
+    }
+
+
+def _charge_document(charge: Charge) -> dict[str, Any]:
+    return {
+        "above": text(charge.above),
+        "up_to": _or_none(charge.up_to),
+        "quantity": text(charge.quantity),
+        "unit_price": text(charge.unit_price),
+        "exact": text(charge.exact),
+    }
+
+
+def canonical(document: Mapping[str, Any]) -> str:
+    """RFC 8785: the one text of these values. Raises ValueError for a float."""
+    _refuse_floats(document)
+    return rfc8785.dumps(dict(document)).decode()
+
+
+def content_hash(content: str) -> str:
+    """SHA-256 of the canonical text, hex."""
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def link_document(
+    *,
+    previous: str,
+    number: str,
+    issued_at_ms: int,
+    positions: Mapping[str, int],
+    content_hash: str,
+) -> dict[str, Any]:
+    """What binds an invoice to the one before it, as JSON values.
+
+    previous: chain hash of the invoice before in the series, NO_CHAIN for the first.
+    positions: slice → next offset of the connections partition, as decimal strings in the object.
+    """
+    return {
+        "previous_chain_hash": previous,
+        "number": number,
+        "issued_at": rfc3339(issued_at_ms),
+        "positions": {slice_: str(offset) for slice_, offset in positions.items()},
+        "content_hash": content_hash,
+    }
+
+
+def chain_hash(link: Mapping[str, Any]) -> str:
+    """SHA-256, hex, of a link's canonical text: no invoice can be taken out, put in, renumbered or
+    re-dated without changing all that follow."""
+    return hashlib.sha256(canonical(link).encode()).hexdigest()
+
+
+def number_of(series: str, year: int, counter: int) -> str:
+    """`INV-2026-000001`: gapless per series and year of issue."""
+    return f"{series}-{year:04d}-{counter:06d}"
+
+
+def _refuse_floats(value: Any) -> None:
+    if isinstance(value, float):
+        raise ValueError(f"a float in a canonical document: {value!r}")
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            _refuse_floats(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_floats(inner)
+
+
+def _or_none(value: Decimal | None) -> str | None:
+    return None if value is None else text(value)

@@ -1,0 +1,1 @@
+"""Schema of billing's database, revision by revision."""
