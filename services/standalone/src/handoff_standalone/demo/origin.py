@@ -1,0 +1,43 @@
+"""A real origin in a process of its own: a small chat server on the `websockets` library.
+
+`/rooms/<name>`: what one says, all in the room hear. `/bulk`: echo of binary messages. Its port is
+printed in the first line it writes.
+"""
+
+import asyncio
+import contextlib
+import sys
+from collections import defaultdict
+
+from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosed
+
+_rooms: defaultdict[str, set[ServerConnection]] = defaultdict(set)
+
+
+async def talk(connection: ServerConnection) -> None:
+    path = connection.request.path if connection.request else "/"
+    with contextlib.suppress(ConnectionClosed):
+        if path.startswith("/bulk"):
+            async for message in connection:
+                await connection.send(message)
+            return
+        room = _rooms[path]
+        room.add(connection)
+        try:
+            async for message in connection:
+                broadcast(room, message)
+        finally:
+            room.discard(connection)
+
+
+async def main() -> None:
+    async with serve(talk, "127.0.0.1", 0, max_size=2**22) as server:
+        sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
+        sys.stdout.flush()
+        # The demo holds the other end of standard input: when it goes, so does the origin.
+        await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,182 @@
+"""The embedded system: every service in one process, on one log and three SQLite databases.
+
+It owns the data folder, the order of start and stop, and the two ports. The services are those that
+run alone in production: only the log and the engines differ.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from handoff_billing import wiring as billing
+from handoff_billing.settings import BillingSettings
+from handoff_common.clock import SystemClock
+from handoff_common.database import Database
+from handoff_common.log_sqlite import SqliteLog
+from handoff_common.service import Service, listen, running, serving, stop_signals
+from handoff_common.settings import load, shown, variable
+from handoff_common.telemetry import get_logger
+from handoff_config import wiring as config
+from handoff_config.settings import ConfigSettings
+from handoff_edge import wiring as edge
+from handoff_edge.settings import EdgeSettings
+from handoff_metering import rebuild as metering_rebuild
+from handoff_metering import wiring as metering
+from handoff_metering.rebuild import Rebuilt
+from handoff_metering.settings import MeteringSettings
+from handoff_standalone.gateway import Gateway
+from handoff_standalone.settings import StandaloneSettings
+
+READY_SECONDS = 30.0
+
+
+class Models(NamedTuple):
+    config: ConfigSettings
+    metering: MeteringSettings
+    billing: BillingSettings
+    edge: EdgeSettings
+
+
+class Endpoints(NamedTuple):
+    """Where the running system is; written to `<data>/endpoints.json`, since ports may be free
+    ones."""
+
+    api_url: str
+    edge_port: int
+    edge_admin_port: int
+    pid: int
+
+
+class System(NamedTuple):
+    endpoints: Endpoints
+    log: SqliteLog
+    failed: asyncio.Future[None]
+    data_dir: Path
+
+
+@asynccontextmanager
+async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> AsyncIterator[System]:
+    """The whole system, ready. On leaving, the edge stops first: what it still publishes is
+    metered, and what metering publishes is billed, before the log closes.
+
+    Raises AlreadyInUse, LogCorrupt, SettingError, OSError (a port that is taken).
+    """
+    logger = get_logger("standalone")
+    data = settings.data_dir
+    data.mkdir(parents=True, exist_ok=True)
+    environ = dict(environ) | {variable("data_dir"): str(data)}
+    models = Models(
+        load(ConfigSettings, environ),
+        load(MeteringSettings, environ),
+        load(BillingSettings, environ),
+        load(EdgeSettings, environ),
+    )
+    for name, model in {"standalone": settings, **models._asdict()}.items():
+        logger.info("settings", service=name, **shown(model))
+    async with AsyncExitStack() as stack:
+        log = await SqliteLog.open(data / "log.db")
+        stack.push_async_callback(log.close)
+        databases = {}
+        for name in ("config", "metering", "billing"):
+            databases[name] = Database(f"sqlite+aiosqlite:///{data / name}.db")
+            stack.push_async_callback(databases[name].close)
+        api = stack.enter_context(listen(settings.api_host, settings.api_port))
+        admin = stack.enter_context(
+            listen(models.edge.edge_admin_host, models.edge.edge_admin_port)
+        )
+        clients = stack.enter_context(listen(models.edge.edge_host, models.edge.edge_port))
+        endpoints = Endpoints(
+            f"http://{_reachable(api)}:{_port(api)}", _port(clients), _port(admin), os.getpid()
+        )
+        services = _build(models, databases, log, clients)
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stack.callback(failed.cancel)
+        for service in services:
+            ended = await stack.enter_async_context(running(service))
+            ended.add_done_callback(lambda one: _pass_on(one, failed))
+        apps = {service.name: service.app for service in services}
+        await stack.enter_async_context(serving(apps.pop("edge"), admin))
+        gateway = Gateway(apps, lambda: _not_ready(services))
+        await stack.enter_async_context(serving(gateway, api))
+        await _until_ready(services, failed)
+        _write(data / "endpoints.json", json.dumps(endpoints._asdict()))
+        logger.info("ready", **endpoints._asdict())
+        yield System(endpoints, log, failed, data)
+        logger.info("stopping")
+
+
+async def serve(settings: StandaloneSettings, environ: Mapping[str, str]) -> int:
+    """Run until a signal, or until a loop ends; the exit status."""
+    async with stop_signals() as stop, system(settings, environ) as running_system:
+        waiting = asyncio.create_task(stop.wait())
+        either: set[asyncio.Future[Any]] = {waiting, running_system.failed}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        return 1 if running_system.failed.done() else 0
+
+
+async def rebuild(settings: StandaloneSettings, environ: Mapping[str, str]) -> Rebuilt:
+    """Make metering's projections again from the log. Raises AlreadyInUse while the system runs."""
+    environ = dict(environ) | {variable("data_dir"): str(settings.data_dir)}
+    log = await SqliteLog.open(settings.data_dir / "log.db")
+    database = Database(f"sqlite+aiosqlite:///{settings.data_dir / 'metering'}.db")
+    try:
+        return await metering_rebuild.rebuild(
+            load(MeteringSettings, environ), log=log, database=database, clock=SystemClock()
+        )
+    finally:
+        await database.close()
+        await log.close()
+
+
+def _build(
+    models: Models, databases: Mapping[str, Database], log: SqliteLog, clients: socket.socket
+) -> list[Service]:
+    """The services in their order of start; they stop in the reverse order."""
+    clock = SystemClock()
+    return [
+        config.build(models.config, log=log, db=databases["config"], clock=clock),
+        billing.build(models.billing, log=log, database=databases["billing"], clock=clock),
+        metering.build(models.metering, log=log, database=databases["metering"], clock=clock),
+        edge.build(models.edge, log=log, clock=clock, listener=clients),
+    ]
+
+
+def _pass_on(one: "asyncio.Future[None]", failed: "asyncio.Future[None]") -> None:
+    error = None if one.cancelled() else one.exception()
+    if error is not None and not failed.done():
+        failed.set_exception(error)
+        failed.exception()
+
+
+def _not_ready(services: Sequence[Service]) -> list[str]:
+    return [f"{service.name}: {reason}" for service in services for reason in service.not_ready()]
+
+
+async def _until_ready(services: Sequence[Service], failed: "asyncio.Future[None]") -> None:
+    async with asyncio.timeout(READY_SECONDS):
+        while _not_ready(services):
+            if failed.done():
+                failed.result()
+            await asyncio.sleep(0.01)
+
+
+def _port(listener: socket.socket) -> int:
+    return int(listener.getsockname()[1])
+
+
+def _reachable(listener: socket.socket) -> str:
+    host = str(listener.getsockname()[0])
+    return "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host  # noqa: S104
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    beside = path.with_suffix(".new")
+    beside.write_text(text + "\n")
+    beside.replace(path)

@@ -1,0 +1,133 @@
+"""`handoff verify-invoice`: an invoice proved from the log alone.
+
+Takes prices and terms from the invoice's document, rebuilds the usage from the connection events up
+to the positions stored beside it, rates it again with the same code, and compares the bytes. It
+asks no service and no projection: only the log.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from handoff_billing import usage as billed
+from handoff_billing.verify import Difference, check_links, verify
+from handoff_common import codec
+from handoff_common.clock import to_ms
+from handoff_common.errors import HandoffError, Unreadable
+from handoff_common.events import (
+    ConnectionAccepted,
+    ConnectionBytes,
+    ConnectionClosed,
+    ConnectionEvent,
+    InvoiceData,
+    InvoiceFinalized,
+)
+from handoff_common.log import EventLog, Partition, Record
+from handoff_common.projection import MAX_SKEW_MS
+from handoff_common.topics import CONNECTIONS, INVOICES
+from handoff_metering.usage import usage_at
+
+_BATCH = 5_000
+
+
+class NoSuchInvoice(HandoffError):
+    code = "no_such_invoice"
+
+
+class Proof(NamedTuple):
+    """events: connection events read; unreadable: records passed over, as metering parked them."""
+
+    invoice: InvoiceData
+    ok: bool
+    rebuilt_hash: str
+    difference: Difference | None
+    events: int
+    unreadable: int
+
+
+async def invoices(log: EventLog) -> list[InvoiceData]:
+    """Every final invoice in the log, by number."""
+    found: dict[str, InvoiceData] = {}
+    async for record in _records(log, INVOICES.name, {}):
+        event: InvoiceFinalized = codec.decode(INVOICES.name, record.value)
+        found.setdefault(event.data.number, event.data)
+    return [found[number] for number in sorted(found)]
+
+
+async def prove(log: EventLog, wanted: str) -> Proof:
+    """Prove one invoice, named by its id or its number. Raises NoSuchInvoice."""
+    every = await invoices(log)
+    named = [data for data in every if wanted in (data.invoice_id, data.number)]
+    if not named:
+        known = ", ".join(data.number for data in every) or "none"
+        raise NoSuchInvoice(f"no invoice {wanted!r} in the log; there are: {known}")
+    invoice = named[0]
+    broken = check_links(every)
+    cut = {int(number): offset for number, offset in invoice.positions.items()}
+    events: list[tuple[int, ConnectionEvent]] = []
+    unreadable = 0
+    async for record in _records(log, CONNECTIONS.name, cut):
+        event = _connection_event(record)
+        if event is None:
+            unreadable += 1
+        elif event.data.customer_id == invoice.customer_id:
+            events.append((record.partition, event))
+    through = {int(number): to_ms(instant) for number, instant in invoice.through.items()}
+    usage = {
+        (key.service_id, key.region, key.hour_ms): billed.Totals(
+            total.minutes, total.counters, total.opened, total.closed, total.lost
+        )
+        for key, total in usage_at(events, through).items()
+        if key.customer_id == invoice.customer_id
+    }
+    result = verify(invoice.content, usage)
+    same = result.ok and result.content_hash == invoice.content_hash
+    return Proof(
+        invoice,
+        same and broken is None,
+        result.rebuilt_hash,
+        result.difference or broken,
+        len(events),
+        unreadable,
+    )
+
+
+def _connection_event(record: Record) -> ConnectionEvent | None:
+    """The event, or None for what metering parks."""
+    try:
+        event = codec.decode(record.topic, record.value)
+    except Unreadable:
+        return None
+    if to_ms(event.time) > record.appended_ms + MAX_SKEW_MS:
+        return None
+    if isinstance(event, ConnectionAccepted | ConnectionBytes | ConnectionClosed):
+        return event
+    return None
+
+
+async def _records(log: EventLog, topic: str, upto: Mapping[int, int]) -> AsyncIterator[Record]:
+    """All records of a topic, each partition up to its offset in `upto`, or to its present end."""
+
+    async def from_start(_: Sequence[Partition]) -> Mapping[Partition, int]:
+        return {}
+
+    ends = {number: end for number, (_, end) in (await log.ends(topic)).items()}
+    limits = {
+        number: min(end, upto.get(number, 0 if upto else end)) for number, end in ends.items()
+    }
+    left = {number for number, end in limits.items() if end > 0}
+    subscription = log.subscribe([topic], group=None, positions=from_start)
+    try:
+        while left:
+            for batch in await subscription.fetch(max_records=_BATCH, timeout=1.0):
+                for record in _before(batch.records, limits[batch.partition]):
+                    yield record
+                if batch.next_offset >= limits[batch.partition]:
+                    left.discard(batch.partition)
+    finally:
+        await subscription.close()
+
+
+def _before(records: Sequence[Record], end: int) -> Iterator[Record]:
+    for record in records:
+        if record.offset < end:
+            yield record

@@ -1,0 +1,145 @@
+"""kill -9 of the embedded system: every accepted connection has its `closed`, minutes reach to the
+last proof of life, and nothing is billed twice. The clients' own record is the witness."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from handoff_common import codec
+from handoff_common.clock import to_ms
+from handoff_common.events import ConnectionAccepted, ConnectionClosed
+from handoff_common.log import Partition
+from handoff_common.log_sqlite import SqliteLog
+from handoff_common.minutes import owed
+from handoff_common.topics import CONNECTIONS
+from support.embedded import Embedded, Tenant, eventually, make_tenant
+from support.witness import Load
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("fault-kill")]
+CONNECTIONS_OPEN = 200
+WATERMARK_MS = 500
+SLACK_MS = 1_500
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[int]:
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    async with serve(echo, "127.0.0.1", 0, ping_interval=None) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def log_events(data: Path) -> list[Any]:
+    """Every connection event in the log, read beside the system."""
+
+    async def from_start(_: Sequence[Partition]) -> Mapping[Partition, int]:
+        return {}
+
+    log = await SqliteLog.open(data / "log.db", read_only=True)
+    subscription = log.subscribe([CONNECTIONS.name], group=None, positions=from_start)
+    found: list[Any] = []
+    while not await subscription.caught_up():
+        for batch in await subscription.fetch(max_records=5_000, timeout=0):
+            found.extend(codec.decode(r.topic, r.value) for r in batch.records)
+    await subscription.close()
+    await log.close()
+    return found
+
+
+async def usage(system: Embedded, tenant: Tenant) -> dict[str, int]:
+    now = datetime.now(UTC)
+    start = (now - timedelta(days=2)).strftime("%Y-%m-%dT%H:00:00Z")
+    end = (now + timedelta(hours=1)).strftime("%Y-%m-%dT%H:00:00Z")
+    async with system.api(tenant.tokens["user"]) as api:
+        rows = (await api.call("GET", "/v1/usage", query={"by": "hour", "from": start, "to": end}))[
+            "data"
+        ]
+    return {name: sum(row[name] for row in rows) for name in ("minutes", "opened", "closed")}
+
+
+async def everything_closed(system: Embedded, tenant: Tenant, load: Load) -> None:
+    """The log, the usage and the clients' record agree."""
+    events = await log_events(system.data)
+    accepted = {e.data.connection_id: e for e in events if isinstance(e, ConnectionAccepted)}
+    closed = [e for e in events if isinstance(e, ConnectionClosed)]
+    ends = Counter(e.data.connection_id for e in closed)
+    assert set(ends) == set(accepted), "every accepted connection has a closed, and only those"
+    assert max(ends.values()) == 1, "none is closed twice"
+    # A client that was killed between the journal and its 101 is in the log and not among the seen.
+    assert len(load.seen) <= len(accepted) <= len(load.seen) + load.refused
+    assert Counter(e.id for e in events).most_common(1)[0][1] == 1, "no event is there twice"
+    never = {e.data.connection_id for e in closed if e.data.reason == "never_established"}
+    expected = sum(owed(e.data.elapsed_ms) for e in closed if e.data.connection_id not in never)
+
+    async def metered() -> dict[str, int] | None:
+        found = await usage(system, tenant)
+        return found if found["closed"] == len(accepted) else None
+
+    used = await eventually(metered, f"metering has {len(accepted)} closed connections")
+    assert used == {"minutes": expected, "opened": len(accepted), "closed": len(accepted)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_random_kills_under_load(tmp_path: Path, origin: int, seed: int) -> None:
+    chance = random.Random(seed)
+    system = Embedded(tmp_path / "data")
+    await system.start()
+    tenant = await make_tenant(system, origin_port=origin)
+    load = Load(system.edge_port, tenant.domain)
+    for _ in range(3):
+        load.port = system.edge_port
+        opening = asyncio.create_task(load.open(CONNECTIONS_OPEN, talk=0.2))
+        await asyncio.sleep(chance.uniform(0.05, 2.0))
+        await system.kill()
+        await opening
+        await load.all_ended()
+        await system.start()
+    await everything_closed(system, tenant, load)
+    assert await system.stop() == 0
+
+
+async def test_kill_after_every_event_was_acknowledged(tmp_path: Path, origin: int) -> None:
+    system = Embedded(tmp_path / "data")
+    await system.start()
+    tenant = await make_tenant(system, origin_port=origin)
+    load = Load(system.edge_port, tenant.domain)
+    await load.open(CONNECTIONS_OPEN)
+    assert len(load.seen) == CONNECTIONS_OPEN
+
+    async def all_metered() -> bool | None:
+        return (await usage(system, tenant))["opened"] == CONNECTIONS_OPEN or None
+
+    await eventually(all_metered, "every connection is metered")
+    await asyncio.sleep(3 * WATERMARK_MS / 1000)
+    killed_ms = time.time_ns() // 1_000_000
+    await system.kill()
+    await load.all_ended()
+    await system.start()
+    await everything_closed(system, tenant, load)
+    for event in await log_events(system.data):
+        if isinstance(event, ConnectionClosed):
+            proof_ms = to_ms(event.data.accepted_at) + event.data.elapsed_ms
+            assert event.data.reason == "edge_crashed"
+            assert killed_ms - WATERMARK_MS - SLACK_MS <= proof_ms <= killed_ms + 50
+    assert await system.stop() == 0
+
+
+async def test_a_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
+    system = Embedded(tmp_path / "data")
+    await system.start()
+    second = Embedded(system.data)
+    endpoints = (system.data / "endpoints.json").read_text()
+    with pytest.raises(AssertionError, match="is in use by process"):
+        await second.start()
+    (system.data / "endpoints.json").write_text(endpoints)
+    assert await system.stop() == 0

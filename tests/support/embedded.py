@@ -1,0 +1,191 @@
+"""The embedded system as a process of its own: started, killed, started again."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from handoff_standalone.rest import Api, CallFailed
+
+T = TypeVar("T")
+START_SECONDS = 40.0
+
+
+async def eventually(
+    ask: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 20.0
+) -> T:
+    """What `ask` returns once it is not None; fails after the deadline, saying `what` is not so."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = await ask()
+        if found is not None:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"after {seconds} s it is still not so that {what}")
+        await asyncio.sleep(0.05)
+
+
+@dataclass
+class Embedded:
+    """One data folder, and the process that runs on it."""
+
+    data: Path
+    environ: Mapping[str, str] = field(default_factory=dict)
+    process: asyncio.subprocess.Process | None = None
+    endpoints: dict[str, Any] = field(default_factory=dict)
+
+    async def start(self) -> None:
+        """Start and wait until it is ready. The log goes to `<data>/system.log`."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        (self.data / "endpoints.json").unlink(missing_ok=True)
+        environ = {
+            **os.environ,
+            "HANDOFF_DATA_DIR": str(self.data),
+            "HANDOFF_API_PORT": "0",
+            "HANDOFF_EDGE_HOST": "127.0.0.1",
+            "HANDOFF_EDGE_PORT": "0",
+            "HANDOFF_EDGE_ADMIN_PORT": "0",
+            "HANDOFF_ALLOW_PRIVATE_ORIGINS": "true",
+            "HANDOFF_WATERMARK_INTERVAL": "0.5",
+            "HANDOFF_DRAIN_GRACE": "0",
+            "HANDOFF_DRAIN_SPREAD": "0.2",
+            **self.environ,
+        }
+        with (self.data / "system.log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "handoff_standalone",
+                "up",
+                env=environ,
+                stdout=log,
+                stderr=log,
+            )
+
+        async def ready() -> bool | None:
+            assert self.process is not None
+            if self.process.returncode is not None:
+                raise AssertionError(f"the system ended: {self.log_tail()}")
+            file = self.data / "endpoints.json"
+            if not file.exists():
+                return None
+            self.endpoints = json.loads(file.read_text())
+            async with Api(self.api_url, "none") as api:
+                try:
+                    await api.call("GET", "/readyz")
+                except CallFailed:
+                    return None
+            return True
+
+        await eventually(ready, f"ready: {self.log_tail()}", seconds=START_SECONDS)
+
+    @property
+    def api_url(self) -> str:
+        return str(self.endpoints["api_url"])
+
+    @property
+    def edge_port(self) -> int:
+        return int(self.endpoints["edge_port"])
+
+    @property
+    def operator_token(self) -> str:
+        return (self.data / "operator-token").read_text().strip()
+
+    def log_tail(self) -> str:
+        file = self.data / "system.log"
+        return file.read_text()[-3000:] if file.exists() else ""
+
+    def api(self, token: str | None = None) -> Api:
+        return Api(self.api_url, token or self.operator_token)
+
+    async def kill(self) -> None:
+        """kill -9, and wait until the kernel has taken it away."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(40):
+            return await self.process.wait()
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A customer with one token per role, and a service that it has."""
+
+    customer_id: str
+    service_id: str
+    domain: str
+    tokens: Mapping[str, str]
+
+
+async def make_customer(system: Embedded, name: str = "Example", **contract: Any) -> str:
+    """A paid customer with a contract for WebSockets in force; its id."""
+    async with system.api() as operator:
+        body = {"name": name, "account_type": "paid", "billing_email": "b@example.com"}
+        customer_id = str((await operator.call("POST", "/v1/customers", body))["id"])
+        starts = (datetime.now(UTC) - timedelta(days=100)).strftime("%Y-%m-%dT00:00:00Z")
+        await operator.call(
+            "POST",
+            f"/v1/customers/{customer_id}/contracts",
+            {"product": "websockets", "starts_at": starts, "ends_at": None} | contract,
+        )
+    return customer_id
+
+
+async def make_tokens(system: Embedded, customer_id: str) -> dict[str, str]:
+    """Role → token of a user with that role."""
+    tokens = {}
+    async with system.api() as operator:
+        for role in ("superuser", "engineer", "billing", "user"):
+            user = await operator.call(
+                "POST",
+                f"/v1/customers/{customer_id}/users",
+                {"login": f"{role}@{customer_id}.example", "name": role, "role": role},
+            )
+            made = await operator.call(
+                "POST", f"/v1/users/{user['id']}/tokens", {"name": "test", "scope": "global"}
+            )
+            tokens[role] = made["access_token"]
+    return tokens
+
+
+async def make_tenant(
+    system: Embedded,
+    *,
+    origin_port: int,
+    domain: str = "chat.example.com",
+    enable: bool = True,
+    backend: Mapping[str, Any] | None = None,
+    **contract: Any,
+) -> Tenant:
+    """A customer, its tokens, and an active service at `domain` with one backend."""
+    customer_id = await make_customer(system, domain, **contract)
+    tokens = await make_tokens(system, customer_id)
+    async with system.api(tokens["engineer"]) as engineer:
+        service = await engineer.call("POST", "/service", {"name": domain, "type": "vcl"})
+        service_id = service["id"]
+        version = f"/service/{service_id}/version/1"
+        await engineer.call("POST", f"{version}/domain", {"name": domain})
+        await engineer.call(
+            "POST",
+            f"{version}/backend",
+            {"name": "origin", "address": "127.0.0.1", "port": origin_port, "use_ssl": False}
+            | dict(backend or {}),
+        )
+        await engineer.call("PUT", f"{version}/activate")
+        if enable:
+            await engineer.call("PUT", f"/enabled-products/v1/websockets/services/{service_id}")
+    return Tenant(customer_id, service_id, domain, tokens)
