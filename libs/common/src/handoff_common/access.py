@@ -164,7 +164,7 @@ def authorize(permission: Permission) -> Callable[[Request], Awaitable[Principal
             )
         if permission not in ALLOWED[principal.role]:
             allowed = ", ".join(role for role in Role if permission in ALLOWED[role])
-            raise forbidden(f"role {principal.role!r} may not do this; allowed: {allowed}")
+            raise forbidden(f"role {principal.role.value!r} may not do this; allowed: {allowed}")
         if not principal.can(permission):
             raise forbidden(f"the token's scope is {principal.scope!r}, which cannot write")
         request.state.principal = principal

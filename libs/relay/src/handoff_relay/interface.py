@@ -190,7 +190,7 @@ class NewRelay(Protocol):
     """Makes a relay. Opens nothing; the event loop is the one that runs at the first `start`.
 
     time_ns: a monotonic clock for deadlines and pace. tick_ms: how often, in real time, deadlines
-        are looked at; an end may come so much late, never early.
+        are looked at; an end may come up to twice that late, never early.
     """
 
     def __call__(

@@ -31,6 +31,8 @@ from handoff_common.clock import to_ms
 from handoff_common.events import InvoiceData
 from handoff_common.minutes import next_month
 
+Found = Mapping[UsageKey, Totals] | Mapping[tuple[str, str, int], Totals]
+
 ABSENT = "(absent)"
 
 
@@ -58,7 +60,7 @@ class Verification:
     difference: Difference | None = None
 
 
-def verify(content: str, usage: Mapping[tuple[str, str, int], Totals]) -> Verification:
+def verify(content: str, usage: Found) -> Verification:
     """Rate `usage` with the document's own prices and compare.
 
     usage: (service id, region, hour in epoch ms) → totals of all slices; hours outside the
@@ -146,7 +148,7 @@ class _Unreadable(Exception):
         self.difference = Difference(path, expected, _json(found))
 
 
-def _rebuild(found: Any, usage: Mapping[tuple[str, str, int], Totals]) -> dict[str, Any]:
+def _rebuild(found: Any, usage: Found) -> dict[str, Any]:
     if not isinstance(found, Mapping) or found.get("document") != DOCUMENT_TYPE:
         kind = found.get("document") if isinstance(found, Mapping) else found
         raise _Unreadable("document", _json(DOCUMENT_TYPE), kind)

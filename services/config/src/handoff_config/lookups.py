@@ -127,7 +127,7 @@ async def taken(tx: AsyncConnection, service: Service, number: int) -> list[str]
             whose = f"service {row.service_id}" if same_customer else "another customer"
             reasons.add(f"domain {row.domain!r} is taken by {whose}")
         elif not same_customer:
-            mine = [d for d in domains if _wildcard(d) == row.domain or d == row.parent]
+            mine = [d for d in domains if row.domain == _wildcard(d) or d == _wildcard(row.domain)]
             reasons.update(f"domain {d!r} overlaps one of another customer" for d in mine)
     return sorted(reasons)
 

@@ -7,6 +7,7 @@ order, so a progress never overtakes a row that it speaks of.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 
@@ -24,6 +25,7 @@ from handoff_metering.usage import ConnectionState, Totals, UsageKey, accrue
 from handoff_metering.views import EdgesView
 
 _CONNECTIONS_PER_TRANSACTION = 5_000
+_LOOK_SECONDS = 1.0
 
 
 class Accrual:
@@ -68,14 +70,20 @@ class Accrual:
         self._wake.set()
 
     async def run(self) -> None:
+        before: set[int] = set()
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._wake.wait()
             self._wake.clear()
             everything, self._all = self._all, False
             some, self._slices = self._slices, set()
             own = set(self._own())
-            for number in sorted(own if everything else own & some):
-                await self.step(number, say=everything)
+            # A slice that was taken over is as late as the last watermark.
+            told = own if everything else own - before
+            for number in sorted(told | own & some):
+                await self.step(number, say=number in told)
+            before = own
 
     async def step(self, number: int, *, say: bool) -> None:
         """Accrue what one slice owes now. say: publish its progress too, where it changed."""

@@ -25,7 +25,7 @@ class MeteringSettings(Settings):
     metering_batch: Annotated[
         int,
         Field(ge=1, le=20_000, description="events folded per transaction; 1 to 20000"),
-    ] = 5_000
+    ] = 2_000
     metering_max_lag: Annotated[
         int,
         Field(ge=0, description="records a partition may lag before metering is not ready"),

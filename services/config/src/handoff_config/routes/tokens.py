@@ -138,7 +138,7 @@ async def list_customer_tokens(
 ) -> Response:
     """Every token in force of a customer, for superusers."""
     if principal.role not in ("superuser", "operator"):
-        raise forbidden(f"role {principal.role!r} may not; allowed: superuser, operator")
+        raise forbidden(f"role {principal.role.value!r} may not; allowed: superuser, operator")
     customer = await customer_for(ctx, principal, customer_id)
     now = ctx.clock.now_ms()
     tokens = [t for t in customer.tokens.values() if t.in_force(now)]
@@ -253,7 +253,7 @@ async def list_user_tokens(user_id: str, ctx: Ctx, principal: Reader) -> Respons
     """A user's tokens in force: one's own, or, as a superuser, of any user of the customer."""
     customer = await customer_for(ctx, principal, await _customer_of(ctx, principal, user_id))
     if user_id != principal.user_id and principal.role not in ("superuser", "operator"):
-        raise forbidden(f"role {principal.role!r} may list its own tokens only")
+        raise forbidden(f"role {principal.role.value!r} may list its own tokens only")
     now = ctx.clock.now_ms()
     own = [t for t in customer.tokens.values() if t.user_id == user_id and t.in_force(now)]
     data = [views.token(customer.customer_id, token) for token in own]

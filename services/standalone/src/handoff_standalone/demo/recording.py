@@ -50,7 +50,7 @@ async def append(log: EventLog, customer_id: str, service_id: str, month_end: da
     ends: dict[int, int] = {}
     count = 0
     for connection in _connections(month_end):
-        events = list(_events(customer_id, service_id, month_end, *connection))
+        events = list(connection_events(customer_id, service_id, month_end, *connection))
         written = await log.append(
             CONNECTIONS.name, [Message(e.subject, codec.encode(e)) for e in events]
         )
@@ -90,7 +90,7 @@ def _connections(month_end: datetime) -> Iterator[tuple[datetime, int, int]]:
     yield month_end - timedelta(days=20), 20 * 86_400_000 + 1, 9_000_000_000
 
 
-def _events(
+def connection_events(
     customer_id: str,
     service_id: str,
     month_end: datetime,
