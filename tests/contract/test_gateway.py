@@ -1,6 +1,7 @@
 """The embedded system's one port: each path of each service reaches that service, and no other."""
 
 import pytest
+
 from handoff_standalone.gateway import service_of
 
 

@@ -141,7 +141,7 @@ class Flow:
             self.lost(side, error)
             return
         left = len(queue) - count
-        side.sent += count
+        side.sent += min(count, len(queue) - side.own)
         side.own = min(side.own, left)
         side.queue = queue[count:] if left else None
 
@@ -165,7 +165,7 @@ class Flow:
         elif source.at_boundary:
             assert tunnel.close is not None
             code, reason = tunnel.close
-            frame = close_frame(code, reason, os.urandom(4) if side.name == "origin" else None)
+            frame = close_frame(code, reason, os.urandom(4) if side.name == "client" else None)
             side.sealed = side.told = True
             side.own = len(frame)
             side.queue = memoryview(frame if side.queue is None else bytes(side.queue) + frame)

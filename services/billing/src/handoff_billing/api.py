@@ -13,6 +13,7 @@ from handoff_billing.callers import (
     MonthQuery,
     Operator,
     Reader,
+    actor,
     known,
     month_given,
     owner_of,
@@ -186,7 +187,7 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
             raise invalid([FieldError("reason", "is missing; say why this is forced")])
         if asked.reason is not None and not asked.force:
             raise invalid([FieldError("force", "is false; a reason belongs to force: true")])
-        final = await ledger.finalize(month, by=principal.login, forced_reason=asked.reason)
+        final = await ledger.finalize(month, by=actor(principal), forced_reason=asked.reason)
         return views.invoice(final_statement(final), [], await ledger.late(final))
 
     return router

@@ -12,6 +12,7 @@ from handoff_billing.callers import (
     MonthQuery,
     Operator,
     Reader,
+    actor,
     known,
     month_given,
     operators_only,
@@ -74,7 +75,7 @@ def _prices(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
         """A new price book, or the next version of one, effective from a month that has not begun.
         The same again answers with the version that stands."""
         document = parse_json_object(await read_body(request))
-        return pricebook.document(await pricing.add_book(document, by=principal.login))
+        return pricebook.document(await pricing.add_book(document, by=actor(principal)))
 
     async def priced(owner: str, customer_id: str, month: int) -> dict[str, Any]:
         given, book = await pricing.terms_of(owner, month)
@@ -118,7 +119,7 @@ def _prices(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
         final."""
         owner = await terms_owner(principal, customer_id)
         document = parse_json_object(await read_body(request))
-        given = await pricing.set_terms(owner, document, by=principal.login)
+        given = await pricing.set_terms(owner, document, by=actor(principal))
         return await priced(owner, customer_id, given.effective_ms)
 
     @router.post("/estimates", response_model=s.EstimateOut, tags=["prices"])

@@ -191,9 +191,10 @@ def _metrics(router: APIRouter, ledger: Ledger, directory: Directory) -> None:
         )
 
     @router.get("/service-usage-types", **_answers(s.ServiceUsageTypes))
-    async def service_usage_types(principal: Reader, customer_id: CustomerQuery = None) -> Response:
+    async def service_usage_types(principal: Reader) -> Response:
         """What `product_id` and `usage_type_name` may be."""
-        return _json({"data": [{"product_id": p.name, "name": p.title} for p in PRODUCTS.values()]})
+        types = [{"product_id": p.name, "name": p.title} for p in PRODUCTS.values()]
+        return _json({"data": types})
 
 
 def _final(statement: Statement) -> dict[str, Any]:

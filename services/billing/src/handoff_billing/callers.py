@@ -25,6 +25,11 @@ def owner_of(principal: Principal, customer_id: str | None) -> str | None:
     raise not_found("customer", str(customer_id))
 
 
+def actor(principal: Principal) -> str:
+    """Who did it, for the record."""
+    return principal.login or f"token {principal.token_id}"
+
+
 def month_given(text: str | None, ledger: Ledger, name: str = "month") -> int | None:
     """A month from a query or body, none later than the current one."""
     if text is None:

@@ -41,11 +41,13 @@ class Progress(NamedTuple):
 
 
 class RowVersion(NamedTuple):
-    """Of the month's rows of one slice and generation: the greatest offset folded in."""
+    """Of the month's rows of one slice and generation, those with something in them or those that
+    are `empty`: the greatest offset folded in."""
 
     slice: int
     generation: int
     offset: int
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,9 @@ def _row_holds(progress: Sequence[Progress], rows: Iterable[RowVersion]) -> Iter
     generation = max((one.generation for one in progress), default=None)
     for row in sorted(rows):
         position = cut.positions.get(row.slice)
+        if generation is not None and row.empty and row.generation < generation:
+            # A rebuild leaves out what was empty before and is empty still.
+            continue
         if generation is not None and row.generation != generation:
             yield Hold(
                 "rows_of_another_generation",

@@ -236,8 +236,10 @@ class Pricing:
         """
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as tx:
-            # Revisions rise with every row, also past those of a database that was lost.
-            last = await invoices.count_up(tx, "delivery", by=len(given), at_least=now_ms)
+            # Revisions rise with every row, also past those that a lost database had given.
+            customers = {customer_id for customer_id, _ in given}
+            least = max(now_ms, await rows.latest_delivery_revision(tx, customers))
+            last = await invoices.count_up(tx, "delivery", by=len(given), at_least=least)
             first = last - len(given) + 1
             data = [
                 DeliveryData(

@@ -47,7 +47,7 @@ async def serve(settings: ConfigSettings) -> None:
     log = await SqliteLog.open(settings.log_path)
     db = Database(settings.database_url)
     try:
-        service = build(settings, log=log, db=db, clock=SystemClock())
+        service = build(settings, log=log, database=db, clock=SystemClock())
         async with stop_signals() as stop, running(service) as failed:
             with listen(settings.config_host, settings.config_port) as listener:
                 async with serving(service.app, listener):

@@ -15,10 +15,10 @@ from handoff_config.store import Store
 from handoff_config.writes import Context, WriteQuota, Writer
 
 
-def build(settings: ConfigSettings, *, log: EventLog, db: Database, clock: Clock) -> Service:
+def build(settings: ConfigSettings, *, log: EventLog, database: Database, clock: Clock) -> Service:
     """The service: its application, its outbox and its view of the tokens."""
-    store = Store(db, clock)
-    outbox = Outbox(db, tables.outbox, log)
+    store = Store(database, clock)
+    outbox = Outbox(database, tables.outbox, log)
     access = AccessView(log, clock)
     writer = Writer(store, outbox, log, settings.settle_seconds)
     context = Context(settings, store, writer, WriteQuota(settings.write_limit, clock), clock)
@@ -27,7 +27,7 @@ def build(settings: ConfigSettings, *, log: EventLog, db: Database, clock: Clock
         return [] if access.view.ready else ["tokens: not read to the end of the log yet"]
 
     async def on_start() -> None:
-        await migrate(db, "handoff_config")
+        await migrate(database, "handoff_config")
         await ensure_operator_token(store, clock, settings.data_dir / FILE_NAME)
 
     async def once_running() -> None:

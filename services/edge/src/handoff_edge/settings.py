@@ -77,6 +77,9 @@ class EdgeSettings(Settings):
     drain_spread: Seconds = Field(
         3.0, description="at a stop: over which the others are ended, with 1001"
     )
+    close_grace: PositiveSeconds = Field(
+        5.0, description="for both peers to finish after a Close frame of the edge"
+    )
     disable_grace: Seconds = Field(
         5.0, description="over which a disabled service's connections are ended, with 1001"
     )

@@ -40,10 +40,19 @@ class Open:
 
 
 class Tunnels:
-    """See the module."""
+    """See the module. close_grace: seconds that peers have to finish after a Close frame."""
 
-    def __init__(self, relay: Relay, recorder: Recorder, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        recorder: Recorder,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        close_grace: float = 5.0,
+    ) -> None:
         self._relay = relay
+        self._close_grace_ms = max(1, int(close_grace * 1000))
         self._recorder = recorder
         self._clock = clock
         self._metrics = metrics
@@ -89,7 +98,7 @@ class Tunnels:
             to_origin=to_origin,
             to_client=to_client,
             client_eof=client_eof,
-            limits=relay_limits(limits, connection.service_id),
+            limits=relay_limits(limits, connection.service_id, self._close_grace_ms),
             on_end=lambda end: self._ended(connection_id, end),
         )
         connection.establish()
@@ -176,7 +185,7 @@ class Tunnels:
                 self._metrics.bytes.labels(direction).inc(count)
 
 
-def relay_limits(limits: Limits, service_id: str) -> RelayLimits:
+def relay_limits(limits: Limits, service_id: str, close_grace_ms: int) -> RelayLimits:
     """A service's limits as the relay takes them. Zero, which the relay refuses, becomes the least
     that it takes."""
     longest = limits.max_duration_ms
@@ -189,4 +198,5 @@ def relay_limits(limits: Limits, service_id: str) -> RelayLimits:
         max_duration_ms=longest,
         bytes_per_second=None if pace is None else max(1, pace),
         pace_key=service_id,
+        close_grace_ms=close_grace_ms,
     )

@@ -29,8 +29,8 @@ from handoff_edge.settings import EdgeSettings
 from handoff_edge.tunnels import Tunnels
 from handoff_relay import NewRelay, load
 
-_CLOSE_SECONDS = 7.0
-"""What an orderly end takes at most: the relay's grace for peers to answer, and a little more."""
+_CLOSE_MARGIN = 2.0
+"""Seconds that an orderly end may take beyond the peers' grace."""
 
 _FLUSH_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 16.0
@@ -65,7 +65,9 @@ class Edge:
             log, self.place, clock, self.metrics, append_timeout=settings.journal_timeout
         )
         self._relay = new_relay(time_ns=clock.now_ns)
-        self.tunnels = Tunnels(self._relay, self.recorder, clock, self.metrics)
+        self.tunnels = Tunnels(
+            self._relay, self.recorder, clock, self.metrics, close_grace=settings.close_grace
+        )
         self.checkpoints = Checkpoints(
             self.tunnels, self.recorder, clock, interval=settings.checkpoint_interval
         )
@@ -198,11 +200,12 @@ class Edge:
         await self.checkpoints.all()
         self._node.give_up()
         await self.enforcement.drain(grace=settings.drain_grace, spread=settings.drain_spread)
-        await self.tunnels.wait_empty(timeout=_CLOSE_SECONDS)
+        await self.tunnels.wait_empty(timeout=settings.close_grace + _CLOSE_MARGIN)
         self._port.close()
         self._node.give_up()
         await self._port.finished(timeout=_HANDSHAKE_SECONDS)
-        await self.tunnels.close()
+        if len(self.tunnels):
+            await self.tunnels.close()
         self._opened = False
         self._resolver.close()
         if not await self.recorder.flushed(timeout=_FLUSH_SECONDS):
@@ -211,6 +214,8 @@ class Edge:
             with suppress(LogError, TimeoutError):
                 await self.recorder.watermark(ended=True)
         await self.configuration.save()
+        # Sockets of peers that are still sending; nothing is owed for them any more.
+        await self.tunnels.close()
 
     def _decide(self, head: Head) -> Handoff | Refusal:
         if not self.configuration.seen:

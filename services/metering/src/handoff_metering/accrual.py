@@ -56,6 +56,7 @@ class Accrual:
         self._all = True
         self._slices: set[int] = set()
         self._said: dict[int, publishing.Progress] = {}
+        self._late: set[int] = set()
         self._counts: tuple[int, list[int]] | None = None
 
     def watermarks_changed(self) -> None:
@@ -86,15 +87,20 @@ class Accrual:
             before = own
 
     async def step(self, number: int, *, say: bool) -> None:
-        """Accrue what one slice owes now. say: publish its progress too, where it changed."""
-        if not say and not await self._is_due(number):
+        """Accrue what one slice owes now. say: publish its progress too, where it changed.
+
+        Without `say`, progress is looked at only where the slice had not passed the watermarks
+        that it was told of, and published only where that lets it come further.
+        """
+        late = number in self._late
+        if not say and not late and not await self._is_due(number):
             return
         started = time.perf_counter()
         while await self._accrue_some(number):
             # More are due than one transaction should hold.
             pass
-        if say:
-            await self._say(number)
+        if say or late:
+            await self._say(number, only_further=not say)
         self._metrics.accrual.observe(time.perf_counter() - started)
         self._outbox.poke()
 
@@ -141,13 +147,16 @@ class Accrual:
         self._metrics.accrued.inc(sum(change.minutes for change in changes.values()))
         return len(changed) >= _CONNECTIONS_PER_TRANSACTION
 
-    async def _say(self, number: int) -> None:
+    async def _say(self, number: int, *, only_further: bool) -> None:
         """Publish the slice's progress, where there is one and it is not what was said last."""
         slices, partitions = await self._partitions()
         async with self._database.transaction() as tx:
             held = await store.lock_slice(tx, number)
             said = await self._progress(tx, number)
-            if said is None or said == self._said.get(number):
+            last = self._said.get(number)
+            if said is None or said == last:
+                return
+            if only_further and last is not None and said.through_ms <= last.through_ms:
                 return
             version = publishing.Version(held.generation, held.revision + 1, said.position - 1)
             await store.set_revision(tx, number, version.revision)
@@ -166,6 +175,10 @@ class Accrual:
         edges, lost = self._edges.edges, self._edges.lost
         positions = await store.read_positions(tx)
         position = positions.get(number, 0)
+        if all(edge.latest.passed_by(number, position) for edge in edges.values()):
+            self._late.discard(number)
+        else:
+            self._late.add(number)
         gone = lost | {edge_id for edge_id, edge in edges.items() if edge.latest.ended}
         open_on = await store.open_on(tx, number, gone)
         low = watermarks.low(

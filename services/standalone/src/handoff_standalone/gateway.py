@@ -17,7 +17,10 @@ ROUTES: tuple[tuple[str, str], ...] = (
     (r"/billing/", "billing"),
     (r"/stats(/|$)", "metering"),
     (r"/v1/(connections|usage|watermarks|reconciliation)(/|$)", "metering"),
-    (r"/(service|tokens|user|current_user|current_customer|enabled-products)(/|$)", "config"),
+    (
+        r"/(service|customer|tokens|user|current_user|current_customer|enabled-products)(/|$)",
+        "config",
+    ),
     (r"/v1/(customers|users|services|history|sessions)(/|$)", "config"),
 )
 """Path pattern → service; the first that matches."""

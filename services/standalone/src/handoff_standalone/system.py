@@ -140,7 +140,7 @@ def _build(
     """The services in their order of start; they stop in the reverse order."""
     clock = SystemClock()
     return [
-        config.build(models.config, log=log, db=databases["config"], clock=clock),
+        config.build(models.config, log=log, database=databases["config"], clock=clock),
         billing.build(models.billing, log=log, database=databases["billing"], clock=clock),
         metering.build(models.metering, log=log, database=databases["metering"], clock=clock),
         edge.build(models.edge, log=log, clock=clock, listener=clients),

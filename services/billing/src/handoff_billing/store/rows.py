@@ -1,6 +1,6 @@
 """Usage, delivery and progress rows: projections of the log."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -175,6 +175,13 @@ async def read_delivery(
     return [Delivered(*row) for row in found]
 
 
+async def latest_delivery_revision(tx: Tx, customers: Collection[str]) -> int:
+    """The greatest revision of these customers' delivery rows, 0 where there is none."""
+    d = t.delivery.c
+    query = select(func.max(d.revision)).where(d.customer_id.in_(sorted(customers)))
+    return int(await tx.scalar(query) or 0)
+
+
 async def read_progress(tx: Tx) -> list[Progress]:
     p = t.progress.c
     found = await tx.execute(select(t.progress).order_by(p.slice, p.partition))
@@ -196,14 +203,17 @@ async def read_progress(tx: Tx) -> list[Progress]:
 
 
 async def read_row_versions(tx: Tx, customer_id: str, month_ms: int) -> list[RowVersion]:
-    """Per slice and generation of the month's rows, the greatest offset folded in."""
+    """Per slice, generation and whether they are empty: the greatest offset of the month's rows."""
     u = t.usage.c
+    empty = and_(*(u[name] == 0 for name in t.COUNTED)).label("empty")
     found = await tx.execute(
-        select(u.slice, u.generation, func.max(u.record_offset))
+        select(u.slice, u.generation, func.max(u.record_offset), empty)
         .where(_in_month(t.usage, customer_id, month_ms))
-        .group_by(u.slice, u.generation)
+        .group_by(u.slice, u.generation, empty)
     )
-    return [RowVersion(*row) for row in found]
+    return [
+        RowVersion(number, version, offset, bool(none)) for number, version, offset, none in found
+    ]
 
 
 async def count_unreadable(tx: Tx) -> dict[str | None, int]:

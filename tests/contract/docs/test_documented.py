@@ -1,0 +1,65 @@
+"""A setting or an endpoint that is not in the docs fails here."""
+
+from pathlib import Path
+
+import pytest
+
+from handoff_billing import wiring as billing
+from handoff_billing.settings import BillingSettings
+from handoff_common.clock import SystemClock
+from handoff_common.database import Database
+from handoff_common.log_sqlite import SqliteLog
+from handoff_common.settings import documented
+from handoff_config import wiring as config
+from handoff_config.settings import ConfigSettings
+from handoff_metering import wiring as metering
+from handoff_metering.settings import MeteringSettings
+from handoff_standalone.gateway import service_of
+from handoff_standalone.settings import every_model
+
+DOCS = Path(__file__).parents[3] / "docs"
+SHARED = {"/healthz", "/readyz", "/metrics"}
+
+
+def test_every_setting_is_documented() -> None:
+    text = (DOCS / "operations.md").read_text()
+    named = {name for model in every_model() for name, _, _ in documented(model)}
+    assert not sorted(name for name in named if f"`{name}`" not in text)
+
+
+@pytest.fixture
+async def endpoints(tmp_path: Path) -> dict[str, list[tuple[str, str]]]:
+    """Service → (method, path) of all it serves."""
+    log = await SqliteLog.open(tmp_path / "log.db")
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}")
+    clock = SystemClock()
+    services = [
+        config.build(ConfigSettings(), log=log, database=database, clock=clock),
+        metering.build(MeteringSettings(), log=log, database=database, clock=clock),
+        billing.build(BillingSettings(), log=log, database=database, clock=clock),
+    ]
+    found = {
+        service.name: [
+            (method.upper(), path)
+            for path, operations in service.app.openapi()["paths"].items()  # type: ignore[attr-defined]
+            for method in operations
+            if path not in SHARED
+        ]
+        for service in services
+    }
+    await log.close()
+    await database.close()
+    return found
+
+
+def test_every_endpoint_is_documented(endpoints: dict[str, list[tuple[str, str]]]) -> None:
+    text = (DOCS / "api.md").read_text()
+    for served in endpoints.values():
+        assert not [f"{m} {p}" for m, p in served if f"`{m} {p}`" not in text]
+
+
+def test_the_gateway_sends_every_endpoint_to_its_service(
+    endpoints: dict[str, list[tuple[str, str]]],
+) -> None:
+    for service, served in endpoints.items():
+        assert not [path for _, path in served if service_of(path) != service]
