@@ -4,6 +4,7 @@ A service's settings are one frozen pydantic model; field `edge_port` is `HANDOF
 field whose value must not be printed has the type `SecretStr`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 from handoff_common.errors import SettingError
 
 PREFIX = "HANDOFF_"
+_URL_PASSWORD = re.compile(r"(://[^/:@\s]*:)[^/\s]*@")
 
 
 class Settings(BaseModel):
@@ -47,8 +49,9 @@ def unknown(models: Iterable[type[Settings]], environ: Mapping[str, str]) -> lis
 
 
 def shown(settings: Settings) -> dict[str, str]:
-    """Variable → value as text, secrets starred."""
-    return {variable(name): str(getattr(settings, name)) for name in type(settings).model_fields}
+    """Variable → value as text, secrets and the passwords in URLs starred."""
+    values = {name: str(getattr(settings, name)) for name in type(settings).model_fields}
+    return {variable(name): _URL_PASSWORD.sub(r"\1***@", text) for name, text in values.items()}
 
 
 def documented(model: type[Settings]) -> list[tuple[str, str, str]]:

@@ -125,9 +125,9 @@ class Flow:
             return
         side.sent += count
         if count < size:
+            # Whoever reads the other side attends to it afterwards, and so pauses it.
             side.queue = memoryview(bytes(data[count:]))
             self._watch.attend(side)
-            self._watch.attend(side.other)
 
     def flush(self, side: Side) -> None:
         """Send what is queued for this side."""
@@ -155,17 +155,15 @@ class Flow:
         """At an orderly end: put our Close frame behind what goes to this side, if now is the
         moment, or see that none can be."""
         tunnel, source = side.tunnel, side.other.follower
-        if side.sealed:
+        if side.sealed or source.closed or side.follower.closed:
+            # Done before; or the peers are closing by themselves, and that goes on.
             return
         if side.broken or side.fin_sent or not source.valid:
             side.sealed = True
-        elif source.closed or side.follower.closed:
-            # The peers are closing by themselves; that goes on.
-            return
         elif source.at_boundary:
             assert tunnel.close is not None
             code, reason = tunnel.close
-            frame = close_frame(code, reason, os.urandom(4) if side.name == "client" else None)
+            frame = close_frame(code, reason, os.urandom(4) if side.name == "origin" else None)
             side.sealed = side.told = True
             side.own = len(frame)
             side.queue = memoryview(frame if side.queue is None else bytes(side.queue) + frame)

@@ -20,7 +20,8 @@ def build(settings: ConfigSettings, *, log: EventLog, database: Database, clock:
     store = Store(database, clock)
     outbox = Outbox(database, tables.outbox, log)
     access = AccessView(log, clock)
-    writer = Writer(store, outbox, log, settings.settle_seconds)
+    registry = new_registry()
+    writer = Writer(store, outbox, log, settings.settle_seconds, registry)
     context = Context(settings, store, writer, WriteQuota(settings.write_limit, clock), clock)
 
     def not_ready() -> list[str]:
@@ -38,7 +39,7 @@ def build(settings: ConfigSettings, *, log: EventLog, database: Database, clock:
 
     return Service(
         name="config",
-        app=application(context, access, new_registry(), not_ready),
+        app=application(context, access, registry, not_ready),
         loops={"outbox": outbox.run, "access": access.run},
         on_start=on_start,
         once_running=once_running,

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from fastapi import Request
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,12 +44,24 @@ class Writer:
         outbox: Outbox,
         log: EventLog,
         settle_seconds: float,
+        registry: CollectorRegistry,
     ) -> None:
         self._store = store
         self._outbox = outbox
         self._log = log
         self._settle_seconds = settle_seconds
         self._logger = get_logger("config")
+        self._waits = Histogram(
+            "handoff_config_settle_seconds",
+            "How long a change waited until every service knew of it",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5),
+            registry=registry,
+        )
+        self._late = Counter(
+            "handoff_config_settle_late",
+            "Changes that were answered before every service knew of them",
+            registry=registry,
+        )
 
     async def write(
         self,
@@ -81,12 +94,15 @@ class Writer:
         """Wait until everything committed so far is in the log, and every reader that this process
         can see has dealt with it. False when the bound did not suffice."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._settle_seconds
+        begun = loop.time()
+        deadline = begun + self._settle_seconds
         positions = await self._outbox.flushed(timeout=self._settle_seconds)
         known = positions is not None and await self._log.settled(
             positions, timeout=max(0.0, deadline - loop.time())
         )
+        self._waits.observe(loop.time() - begun)
         if not known:
+            self._late.inc()
             self._logger.warning("not_known_everywhere_yet", waited_seconds=self._settle_seconds)
         return known
 

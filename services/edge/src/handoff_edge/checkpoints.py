@@ -1,12 +1,11 @@
 """When open connections are checkpointed: once an interval each, spread evenly; all of them at the
 start of a UTC month; all of them at a drain.
 
-A wheel of slots, one a second: a connection belongs to a slot by its id, so nothing is kept per
-connection, and connections that began together are not written together.
+A wheel of slots, one a second: a connection belongs to a slot by its id, so connections that began
+together are not written together.
 """
 
 import asyncio
-import zlib
 
 from handoff_common.clock import Clock
 from handoff_common.minutes import month_of, next_month
@@ -45,8 +44,8 @@ class Checkpoints:
         passed = min(second - self._second, self._interval)
         due = {(second - back) % self._interval for back in range(passed)}
         self._second = second
-        if due:
-            await self._each([o for o in self._tunnels if self._slot(o) in due])
+        for slot in due:
+            await self._each(self._tunnels.slot(slot))
 
     async def all(self) -> None:
         """Checkpoint every open connection whose counters changed."""
@@ -69,6 +68,3 @@ class Checkpoints:
                 self._tunnels.checkpoint(opened)
             if count % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-
-    def _slot(self, opened: Open) -> int:
-        return zlib.crc32(opened.connection.connection_id.encode()) % self._interval

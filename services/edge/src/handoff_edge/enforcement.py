@@ -36,6 +36,7 @@ class Enforcement:
         self._grace = grace
         self._contract_grace_ms = int(contract_grace * 1000)
         self._noticed: dict[str, int] = {}
+        self._ending: set[tuple[str, str]] = set()
         self._logger = get_logger("enforcement")
 
     async def run(self) -> None:
@@ -52,13 +53,19 @@ class Enforcement:
 
     def look(self) -> None:
         """Set, and take back, the ends that the rule book asks for now."""
-        for service_id, customer_id, opened in self._tunnels.services():
-            ending = self._verdict(service_id, customer_id)
-            for one in opened:
+        for key in self._tunnels.services():
+            ending = self._verdict(*key)
+            if ending is None and key not in self._ending:
+                continue
+            for one in self._tunnels.of_service(*key):
                 if ending is None:
                     _take_back(one)
                 elif one.ending_reason is not ending.reason:
                     self._set(one, ending, self._grace * random.random())  # noqa: S311
+            if ending is None:
+                self._ending.discard(key)
+            else:
+                self._ending.add(key)
         for asked in self._configuration.book.asked_ends(self._clock.now_ms()):
             found = self._tunnels.get(asked.connection_id)
             if found is not None and found.connection.customer_id == asked.customer_id:

@@ -75,9 +75,11 @@ STATUS: Mapping[str, int] = MappingProxyType(
 )
 """Refusal code → HTTP status."""
 
-SILENT = frozenset({"head_incomplete", "too_many_heads", "client_gone"})
-"""Ends of a handshake that are counted and get no answer: nobody is there to read one, or an answer
-would cost what the limit protects."""
+UNANSWERED = frozenset(
+    {"head_incomplete", "too_many_heads", "client_gone", "never_established", "origin_declined"}
+)
+"""Codes that are counted and logged but are no answer of ours: nobody is there to read one, it
+would cost what the limit protects, or the origin's own answer was passed on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Node:
     """What all handshakes of an edge share.
 
     draining: once set, no further handoff is begun, and none that is under way is completed.
-    under_way: handshakes that may still be given up; each is ended by calling it.
+    under_way: the task of each handshake, and whether it may still be given up.
     """
 
     app: ASGIApp
@@ -65,37 +65,49 @@ class Node:
     answer_timeout: float
     logger: Any = field(default_factory=lambda: get_logger("edge"))
     draining: bool = False
-    under_way: set[Callable[[], object]] = field(default_factory=set)
+    under_way: dict["asyncio.Task[None]", bool] = field(default_factory=dict)
 
     async def on_head(self, client: Client, head: Head) -> None:
         """Carry one client's head through all steps."""
-        await Handshake(self, client, head).run()
+        task: asyncio.Task[None] | None = asyncio.current_task()
+        assert task is not None
+        try:
+            await Handshake(self, client, head, task).run()
+        finally:
+            del self.under_way[task]
 
-    def give_up(self) -> None:
-        """End the handshakes whose connection is not in the journal yet: 503 `draining`."""
-        for cancel in list(self.under_way):
-            cancel()
+    async def give_up(self, *, timeout: float) -> None:
+        """End the handshakes whose connection is not in the journal yet (503 `draining`), and wait
+        up to `timeout` seconds for all that were under way."""
+        tasks = list(self.under_way)
+        for task in tasks:
+            if self.under_way[task]:
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
 
 
 class Handshake:
     """One client's head on its way. Owns and closes both sockets until the relay does."""
 
-    def __init__(self, node: Node, client: Client, head: Head) -> None:
+    def __init__(self, node: Node, client: Client, head: Head, task: "asyncio.Task[None]") -> None:
         self._node = node
+        self._task = task
         self._client = client
         self._head = head
         self._handoff: Handoff | None = None
         self._origin: socket | None = None
         self._release: Callable[[], None] = lambda: None
-        self._give_up: Callable[[], object] | None = None
+        self._owed: Connection | None = None
+        """In the journal, and neither relayed nor closed yet."""
 
     async def run(self) -> None:
         """All steps; every outcome is answered, counted and logged in here."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._give_up = self._client.on_gone = task.cancel
-        self._node.under_way.add(task.cancel)
+        self._client.on_gone = self._task.cancel
+        self._node.under_way[self._task] = True
         try:
+            if self._client.gone:
+                raise asyncio.CancelledError
             await self._steps()
         except Refused as error:
             await self._refuse(error.refusal)
@@ -105,13 +117,17 @@ class Handshake:
             # The client reset its connection, or the edge stops: this task ends either way.
             if self._client.gone:
                 self._count("client_gone")
-            else:
+            elif self._owed is None:
                 await self._refuse(_DRAINING)
         except Exception as error:
             self._node.logger.error("unexpected_error", exc_info=error)
-            await self._refuse(Refusal("internal", "internal error"))
+            if self._owed is None:
+                await self._refuse(Refusal("internal", "internal error"))
         finally:
             self._commit()
+            if self._owed is not None:
+                self._count("never_established")
+                self._node.recorder.record(self._never_established(self._owed))
             self._let_go()
             self._client.close()
 
@@ -128,14 +144,11 @@ class Handshake:
             return
         if self._node.draining:
             raise Refused(_DRAINING)
-        connection = await self._accept(handoff, len(sent), answer)
+        connection = self._owed = await self._accept(handoff, len(sent), answer)
         if await self._send_101(connection, answer):
             self._relay(handoff, connection, origin, answer)
             taken_ns = self._node.clock.now_ns() - started_ns
             self._node.metrics.handshake_seconds.observe(taken_ns / 1e9)
-        else:
-            self._count("never_established")
-            self._node.recorder.record(self._never_established(connection))
 
     async def _decide(self) -> Handoff:
         """Ask the application. The service's place is reserved in the same breath as it decides, so
@@ -280,6 +293,7 @@ class Handshake:
             client_network=client.network,
         )
         client.unwatch()
+        self._owed = None
         try:
             self._node.tunnels.start(
                 connection,
@@ -323,9 +337,7 @@ class Handshake:
     def _commit(self) -> None:
         """This handshake is not given up any more."""
         self._client.on_gone = None
-        if self._give_up is not None:
-            self._node.under_way.discard(self._give_up)
-            self._give_up = None
+        self._node.under_way[self._task] = False
 
     async def _refuse(self, refusal: Refusal) -> None:
         await self._answer(refusal.code, answer_bytes(refusal), detail=refusal.text)

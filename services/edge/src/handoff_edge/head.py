@@ -88,10 +88,6 @@ class HeadReader:
         self._buffer = bytearray()
         self._line_start = 0
 
-    @property
-    def started(self) -> bool:
-        return bool(self._buffer)
-
     def feed(self, data: bytes) -> tuple[Head, bytes] | None:
         """The head and the bytes behind it, once it is whole; None before.
 

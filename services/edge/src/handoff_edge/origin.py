@@ -187,15 +187,22 @@ class Dialer:
         return allowed
 
     async def _connect(self, name: str, infos: list[AddrInfo]) -> socket.socket:
+        sock: socket.socket | None = None
         try:
             sock = await aiohappyeyeballs.start_connection(
-                infos,
-                happy_eyeballs_delay=_EYEBALLS_DELAY,
+                infos, happy_eyeballs_delay=_EYEBALLS_DELAY
             )
+            own = sock.getpeername()[1] in self._own_ports() and same_host(sock)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except (OSError, RuntimeError) as error:
+            if sock is not None:
+                wire.close(sock)
             text = f"the origin {name} cannot be reached: {error}"
             raise refused("origin_unreachable", text) from None
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if own:
+            wire.close(sock)
+            text = f"the origin {name} is not dialled: it is this edge's own"
+            raise refused("origin_address_refused", text)
         return sock
 
     async def _secure(self, sock: socket.socket, host: str, name: str) -> socket.socket:
@@ -234,6 +241,12 @@ def tls_context(extra_ca: Path | None) -> ssl.SSLContext:
     if extra_ca is not None:
         context.load_verify_locations(extra_ca)
     return context
+
+
+def same_host(sock: socket.socket) -> bool:
+    """Whether a connected socket's peer is this machine: to an address of its own, the kernel
+    connects from that address."""
+    return bool(sock.getpeername()[0] == sock.getsockname()[0])
 
 
 def _literal(host: str, port: int) -> AddrInfo | None:

@@ -49,10 +49,6 @@ class Client:
         self._watched = False
         self._taken = False
 
-    @property
-    def has_head(self) -> bool:
-        return self._reader is None
-
     def watch(self, callback: Callable[[], None]) -> None:
         if not self._watched:
             asyncio.get_running_loop().add_reader(self.sock.fileno(), callback)

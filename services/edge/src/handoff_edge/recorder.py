@@ -10,7 +10,7 @@ It also knows `through`: the instant before which everything that happened here 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from handoff_common import codec
@@ -73,6 +73,7 @@ class Recorder:
         self._queue: dict[str, list[_Waiting]] = {}
         self._in_flight: list[_Waiting] = []
         self._accepting: dict[str, int] = {}
+        self._establishing: dict[str, int] = {}
         self._late: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
         self._settled = asyncio.Event()
@@ -120,32 +121,41 @@ class Recorder:
 
         undo: makes the events that end the connection, for an append that came through after it had
         been given up; whoever gave it up has told the client that there is no connection.
-        Raises JournalUnavailable. Not to be cancelled: it is bounded by `append_timeout`.
+        Raises JournalUnavailable. Cancelling it counts as giving up.
         """
         key = event.data.connection_id
-        self._accepting[key] = to_ms(event.time)
+        self._accepting[key] = self._establishing[key] = to_ms(event.time)
         self._settled.clear()
         started = self._clock.now_ns()
         append = asyncio.create_task(self._append_accepted(key, event))
-        done, _ = await asyncio.wait({append}, timeout=self._append_timeout)
+        try:
+            done, _ = await asyncio.wait({append}, timeout=self._append_timeout)
+        except asyncio.CancelledError:
+            self._give_up(key, append, undo)
+            raise
         self._metrics.append_seconds.observe((self._clock.now_ns() - started) / 1e9)
         if not done:
             self._failed(f"an append took longer than {self._append_timeout} s")
-            late = asyncio.create_task(self._undo_late(append, undo))
-            self._late.add(late)
-            late.add_done_callback(self._late.discard)
+            self._give_up(key, append, undo)
             raise JournalUnavailable(self._failing)
         try:
             append.result()
         except LogError as error:
             self._failed(str(error))
+            del self._establishing[key]
             raise JournalUnavailable(str(error)) from None
         self._failing = ""
+
+    def established(self, connection_id: str) -> None:
+        """The connection is among those that a month's start checkpoints."""
+        self._establishing.pop(connection_id, None)
 
     def record(self, events: Sequence[ConnectionEvent]) -> None:
         """Queue later events of a connection; they are appended in this order."""
         for event in events:
             self._enqueue(event)
+            if isinstance(event, ConnectionClosed):
+                self.established(event.data.connection_id)
         if events:
             self._settled.clear()
             self._work.set()
@@ -162,7 +172,9 @@ class Recorder:
         for queued in self._queue.values():
             instants += [waiting.instant_ms for waiting in queued]
         month = month_of(now_ms)
-        if month > self._swept_month:
+        # A connection that is just being opened was not there to be swept: it still owes the
+        # checkpoint of the month in which it was accepted.
+        if month > min([self._swept_month, *self._establishing.values()]):
             instants.append(month - 1)
         return min(instants)
 
@@ -199,12 +211,10 @@ class Recorder:
         self._failing = ""
         return event
 
-    async def publish_watermarks(
-        self, interval: float, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-    ) -> None:
+    async def publish_watermarks(self, interval: float) -> None:
         """The loop that publishes one every `interval` seconds."""
         while True:
-            await pause(interval)
+            await asyncio.sleep(interval)
             try:
                 await self.watermark()
             except (LogError, TimeoutError) as error:
@@ -247,13 +257,22 @@ class Recorder:
             del self._accepting[key]
             self._settle()
 
+    def _give_up(
+        self, key: str, append: "asyncio.Task[None]", undo: Callable[[], Sequence[ConnectionEvent]]
+    ) -> None:
+        late = asyncio.create_task(self._undo_late(key, append, undo))
+        self._late.add(late)
+        late.add_done_callback(self._late.discard)
+
     async def _undo_late(
-        self, append: "asyncio.Task[None]", undo: Callable[[], Sequence[ConnectionEvent]]
+        self, key: str, append: "asyncio.Task[None]", undo: Callable[[], Sequence[ConnectionEvent]]
     ) -> None:
         try:
             await append
         except LogError:
             return
+        finally:
+            self._establishing.pop(key, None)
         self.record(undo())
 
     def _settle(self) -> None:

@@ -6,6 +6,7 @@ by which connections are found, and the one place where an end becomes a `closed
 
 import asyncio
 import random
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from socket import socket
@@ -40,7 +41,11 @@ class Open:
 
 
 class Tunnels:
-    """See the module. close_grace: seconds that peers have to finish after a Close frame."""
+    """See the module.
+
+    slots: into how many equal parts connections are divided, by their id, for checkpoints.
+    close_grace: seconds that peers have to finish after a Close frame.
+    """
 
     def __init__(
         self,
@@ -49,6 +54,7 @@ class Tunnels:
         clock: Clock,
         metrics: Metrics,
         *,
+        slots: int = 60,
         close_grace: float = 5.0,
     ) -> None:
         self._relay = relay
@@ -59,6 +65,7 @@ class Tunnels:
         self._logger = get_logger("edge")
         self._open: dict[str, Open] = {}
         self._services: dict[tuple[str, str], dict[str, Open]] = {}
+        self._slots: list[dict[str, Open]] = [{} for _ in range(slots)]
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -71,9 +78,16 @@ class Tunnels:
     def get(self, connection_id: str) -> Open | None:
         return self._open.get(connection_id)
 
-    def services(self) -> list[tuple[str, str, list[Open]]]:
-        """(service id, customer id, its open connections) of every service that has any."""
-        return [(*key, list(found.values())) for key, found in self._services.items()]
+    def slot(self, number: int) -> list[Open]:
+        """The connections of one slot."""
+        return list(self._slots[number].values())
+
+    def services(self) -> list[tuple[str, str]]:
+        """(service id, customer id) of every service that has open connections."""
+        return list(self._services)
+
+    def of_service(self, service_id: str, customer_id: str) -> list[Open]:
+        return list(self._services.get((service_id, customer_id), {}).values())
 
     def start(
         self,
@@ -104,10 +118,13 @@ class Tunnels:
         connection.establish()
         opened = Open(connection, tunnel, release, Counters())
         self._open[connection_id] = opened
+        self._slots[self._slot(connection_id)][connection_id] = opened
         key = (connection.service_id, connection.customer_id)
         self._services.setdefault(key, {})[connection_id] = opened
         self._empty.clear()
         self._metrics.open.set(len(self._open))
+        self.month_end(opened)
+        self._recorder.established(connection_id)
 
     def checkpoint(self, opened: Open) -> None:
         """Record what changed since the last checkpoint, if anything did."""
@@ -134,6 +151,7 @@ class Tunnels:
     def _ended(self, connection_id: str, end: End) -> None:
         opened = self._open.pop(connection_id)
         connection = opened.connection
+        del self._slots[self._slot(connection_id)][connection_id]
         key = (connection.service_id, connection.customer_id)
         del self._services[key][connection_id]
         if not self._services[key]:
@@ -171,6 +189,9 @@ class Tunnels:
         )
         if not self._open:
             self._empty.set()
+
+    def _slot(self, connection_id: str) -> int:
+        return zlib.crc32(connection_id.encode()) % len(self._slots)
 
     def _meter(self, opened: Open, counters: Counters) -> None:
         delta = counters.minus(opened.metered)

@@ -34,6 +34,11 @@ _CLOSE_MARGIN = 2.0
 
 _FLUSH_SECONDS = 10.0
 _HANDSHAKE_SECONDS = 16.0
+"""Seconds that a handshake takes at most from its append to the journal on."""
+
+_ANSWER_SECONDS = 2.0
+"""Seconds for the last refusals to be read."""
+
 _RULEBOOK = "rulebook.json"
 
 
@@ -66,7 +71,12 @@ class Edge:
         )
         self._relay = new_relay(time_ns=clock.now_ns)
         self.tunnels = Tunnels(
-            self._relay, self.recorder, clock, self.metrics, close_grace=settings.close_grace
+            self._relay,
+            self.recorder,
+            clock,
+            self.metrics,
+            slots=settings.checkpoint_interval,
+            close_grace=settings.close_grace,
         )
         self.checkpoints = Checkpoints(
             self.tunnels, self.recorder, clock, interval=settings.checkpoint_interval
@@ -198,12 +208,11 @@ class Edge:
         settings = self._settings
         self._node.draining = True
         await self.checkpoints.all()
-        self._node.give_up()
+        await self._node.give_up(timeout=_HANDSHAKE_SECONDS)
         await self.enforcement.drain(grace=settings.drain_grace, spread=settings.drain_spread)
         await self.tunnels.wait_empty(timeout=settings.close_grace + _CLOSE_MARGIN)
         self._port.close()
-        self._node.give_up()
-        await self._port.finished(timeout=_HANDSHAKE_SECONDS)
+        await self._port.finished(timeout=_ANSWER_SECONDS)
         if len(self.tunnels):
             await self.tunnels.close()
         self._opened = False

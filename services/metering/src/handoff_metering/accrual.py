@@ -9,7 +9,7 @@ order, so a progress never overtakes a row that it speaks of.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -96,11 +96,9 @@ class Accrual:
         if not say and not late and not await self._is_due(number):
             return
         started = time.perf_counter()
-        while await self._accrue_some(number):
+        while not await self._advance(number, say=say, late=late):
             # More are due than one transaction should hold.
             pass
-        if say or late:
-            await self._say(number, only_further=not say)
         self._metrics.accrual.observe(time.perf_counter() - started)
         self._outbox.poke()
 
@@ -113,73 +111,68 @@ class Accrual:
                     return True
         return False
 
-    async def _accrue_some(self, number: int) -> bool:
-        """One transaction; whether there may be more to do."""
-        async with self._database.transaction() as tx:
-            held = await store.lock_slice(tx, number)
-            position = (await store.read_positions(tx)).get(number, 0)
-            changed: list[ConnectionState] = []
-            changes: dict[UsageKey, Totals] = {}
-            for edge in self._edges.edges.values():
-                mark = edge.passed(number, position)
-                if mark is None:
-                    continue
-                room = _CONNECTIONS_PER_TRANSACTION - len(changed)
-                for state in await store.due(tx, number, edge.edge_id, mark.through_ms, room):
-                    after, deltas = accrue(state, mark.through_ms)
-                    changed.append(after)
-                    for key, change in deltas:
-                        changes[key] = changes.get(key, Totals()).plus(change)
-                if len(changed) >= _CONNECTIONS_PER_TRANSACTION:
-                    break
-            if not changed:
-                return False
-            revision = held.revision + 1
-            await store.save_minutes(tx, changed)
-            rows = await store.change_usage(tx, number, changes, revision)
-            await store.set_revision(tx, number, revision)
-            version = publishing.Version(held.generation, revision, position - 1)
-            await enqueue(
-                tx,
-                tables.outbox,
-                publishing.usage_rows(rows, number, version, self._clock.now_ms()),
-            )
-        self._metrics.accrued.inc(sum(change.minutes for change in changes.values()))
-        return len(changed) >= _CONNECTIONS_PER_TRANSACTION
+    async def _advance(self, number: int, *, say: bool, late: bool) -> bool:
+        """One transaction; False where more is due.
 
-    async def _say(self, number: int, *, only_further: bool) -> None:
-        """Publish the slice's progress, where there is one and it is not what was said last."""
+        Progress is said in the transaction that found nothing more to accrue, of the same
+        watermarks and at the same position: all that it vouches for has been published before it.
+        """
         slices, partitions = await self._partitions()
+        edges, lost = self._edges.edges, self._edges.lost
+        said: publishing.Progress | None = None
         async with self._database.transaction() as tx:
             held = await store.lock_slice(tx, number)
-            said = await self._progress(tx, number)
-            last = self._said.get(number)
-            if said is None or said == last:
-                return
-            if only_further and last is not None and said.through_ms <= last.through_ms:
-                return
-            version = publishing.Version(held.generation, held.revision + 1, said.position - 1)
-            await store.set_revision(tx, number, version.revision)
-            await enqueue(
-                tx,
-                tables.outbox,
-                publishing.progress(
-                    said, number, slices, version, partitions, self._clock.now_ms()
-                ),
-            )
-        self._said[number] = said
-        self._metrics.through.labels(str(number)).set(said.through_ms // 1000)
+            positions = await store.read_positions(tx)
+            position = positions.get(number, 0)
+            revision = held.revision
+            changed, changes = await _due(tx, number, position, edges)
+            outgoing: list[publishing.Outgoing] = []
+            now_ms = self._clock.now_ms()
+            if changed:
+                revision += 1
+                await store.save_minutes(tx, changed)
+                rows = await store.change_usage(tx, number, changes, revision)
+                version = publishing.Version(held.generation, revision, position - 1)
+                outgoing += publishing.usage_rows(rows, number, version, now_ms)
+            done = len(changed) < _CONNECTIONS_PER_TRANSACTION
+            if done and (say or late):
+                said = await self._progress(tx, number, positions, edges, lost)
+                if said is not None and not self._is_news(number, said, only_further=not say):
+                    said = None
+            if said is not None:
+                revision += 1
+                version = publishing.Version(held.generation, revision, position - 1)
+                outgoing += publishing.progress(said, number, slices, version, partitions, now_ms)
+            if outgoing:
+                await store.set_revision(tx, number, revision)
+                await enqueue(tx, tables.outbox, outgoing)
+        self._metrics.accrued.inc(sum(change.minutes for change in changes.values()))
+        if said is not None:
+            self._said[number] = said
+            self._metrics.through.labels(str(number)).set(said.through_ms // 1000)
+        return done
 
-    async def _progress(self, tx: AsyncConnection, number: int) -> publishing.Progress | None:
+    def _is_news(self, number: int, said: publishing.Progress, *, only_further: bool) -> bool:
+        last = self._said.get(number)
+        if last is None:
+            return True
+        return said.through_ms > last.through_ms if only_further else said != last
+
+    async def _progress(
+        self,
+        tx: AsyncConnection,
+        number: int,
+        positions: Mapping[int, int],
+        edges: watermarks.Edges,
+        lost: Collection[str],
+    ) -> publishing.Progress | None:
         """What the slice's progress is now; None while nothing can be vouched for."""
-        edges, lost = self._edges.edges, self._edges.lost
-        positions = await store.read_positions(tx)
         position = positions.get(number, 0)
         if all(edge.latest.passed_by(number, position) for edge in edges.values()):
             self._late.discard(number)
         else:
             self._late.add(number)
-        gone = lost | {edge_id for edge_id, edge in edges.items() if edge.latest.ended}
+        gone = {*lost} | {edge_id for edge_id, edge in edges.items() if edge.latest.ended}
         open_on = await store.open_on(tx, number, gone)
         low = watermarks.low(
             edges,
@@ -212,3 +205,23 @@ class Accrual:
                 list(range(await self._log.partitions(USAGE.name))),
             )
         return self._counts
+
+
+async def _due(
+    tx: AsyncConnection, number: int, position: int, edges: watermarks.Edges
+) -> tuple[list[ConnectionState], dict[UsageKey, Totals]]:
+    """What a slice at `position` may accrue now, up to the bound of one transaction: the states
+    after it, and what that changes."""
+    changed: list[ConnectionState] = []
+    changes: dict[UsageKey, Totals] = {}
+    for edge in edges.values():
+        room = _CONNECTIONS_PER_TRANSACTION - len(changed)
+        mark = edge.passed(number, position)
+        if mark is None or room <= 0:
+            continue
+        for state in await store.due(tx, number, edge.edge_id, mark.through_ms, room):
+            after, deltas = accrue(state, mark.through_ms)
+            changed.append(after)
+            for key, change in deltas:
+                changes[key] = changes.get(key, Totals()).plus(change)
+    return changed, changes

@@ -1,0 +1,196 @@
+"""TLS on either side: plaintext bytes count, and its end closes both."""
+
+import asyncio
+import os
+import socket
+import ssl
+
+import pytest
+
+from contract.relay.peers import (
+    Remote,
+    Rig,
+    Running,
+    TlsRemote,
+    binary,
+    close,
+    frames,
+    said,
+    tcp,
+    text,
+    tls,
+    until,
+)
+from handoff_relay import BodyCounters, Messages, RelayLimits
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+MIB = 1 << 20
+sides = pytest.mark.parametrize("secured", ["client", "origin", "both"])
+
+
+async def start(
+    rig: Rig, contexts: Contexts, secured: str, *, limits: RelayLimits | None = None
+) -> Running:
+    client: tuple[Remote, object]
+    near, far = tcp()
+    plain = (Remote(near), far)
+    client = origin = plain
+    if secured in ("client", "both"):
+        client = await tls(*contexts, relay_serves=True)
+    if secured in ("origin", "both"):
+        origin = await tls(*contexts, relay_serves=False)
+    if secured == "both":
+        near.close()
+        far.close()
+    return rig.join(client, origin, limits=limits)
+
+
+@sides
+async def test_bulk_both_ways_at_once(rig: Rig, contexts: Contexts, secured: str) -> None:
+    running = await start(rig, contexts, secured)
+    up, down = binary(os.urandom(5 * MIB), mask=True), binary(os.urandom(5 * MIB), mask=False)
+    *_, got_up, got_down = await asyncio.gather(
+        running.client.send(up),
+        running.origin.send(down),
+        running.origin.exactly(len(up)),
+        running.client.exactly(len(down)),
+    )
+    assert got_up == up
+    assert got_down == down
+    expected = BodyCounters(len(up), len(down), len(up), len(down))
+    await until(lambda: running.tunnel.counters() == expected)
+    assert running.tunnel.messages() == Messages(1, 1)
+
+
+@sides
+async def test_a_slow_reader_loses_nothing(rig: Rig, contexts: Contexts, secured: str) -> None:
+    running = await start(rig, contexts, secured)
+    stream = binary(os.urandom(16 * MIB), mask=True)
+    sending = asyncio.create_task(running.client.send(stream))
+    received = bytearray()
+    while len(received) < 2 * MIB:
+        received += await running.origin.some(20_000)
+        counters = running.tunnel.counters()
+        assert 0 <= counters.client_received - counters.origin_sent <= 256 * 1024
+    received += await running.origin.exactly(len(stream) - len(received))
+    assert received == stream
+    await sending
+
+
+async def test_plaintext_that_came_before_the_start_is_not_forgotten(
+    rig: Rig, contexts: Contexts
+) -> None:
+    """One record holds the head and the first frames: the kernel has nothing more to tell of."""
+    remote, sock = await tls(*contexts, relay_serves=True)
+    await remote.send(b"head|" + text(b"early", mask=True))
+    sock.setblocking(True)
+    assert await asyncio.to_thread(sock.recv, 5) == b"head|"
+    assert sock.pending()
+    near, far = tcp()
+    running = rig.join((remote, sock), (Remote(near), far))
+    early = text(b"early", mask=True)
+    assert len(await running.origin.exactly(len(early))) == len(early)
+    assert running.tunnel.messages().from_client == 1
+
+
+@pytest.mark.parametrize("politely", [True, False])
+async def test_the_end_of_a_tls_client_closes_both(
+    rig: Rig, contexts: Contexts, politely: bool
+) -> None:
+    running = await start(rig, contexts, "client")
+    assert isinstance(running.client, TlsRemote)
+    # Unread session tickets would turn its close into a reset.
+    await running.origin.send(b"first")
+    assert await running.client.exactly(5) == b"first"
+    await running.client.send(b"last")
+    if politely:
+        await running.client.end_tls()
+    else:
+        running.client.close()
+    assert await running.origin.rest() == b"last"
+    end = await running.ended()
+    assert (end.cause, end.closed_by) == ("client_closed", "client")
+
+
+async def test_a_reset_under_tls(rig: Rig, contexts: Contexts) -> None:
+    running = await start(rig, contexts, "both")
+    await running.client.send(b"last")
+    assert await running.origin.exactly(4) == b"last"
+    running.client.reset()
+    assert await running.origin.rest() == b""
+    assert (await running.ended()).cause == "client_reset"
+
+
+async def test_a_dead_peer_under_tls(rig: Rig, contexts: Contexts) -> None:
+    running = await start(rig, contexts, "client")
+    running.client_sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
+    sending = asyncio.create_task(running.origin.send(binary(os.urandom(32 * MIB), mask=False)))
+    end = await running.ended()
+    assert (end.cause, end.closed_by) == ("dead_peer", "client")
+    await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_fin_towards_tls_closes_both(rig: Rig, contexts: Contexts) -> None:
+    running = await start(rig, contexts, "origin")
+    await running.client.send(b"last")
+    running.client.finish()
+    # `recv` would raise where the end came without close_notify.
+    assert await running.origin.rest() == b"last"
+    assert await running.client.rest() == b""
+    end = await running.ended()
+    assert (end.cause, end.closed_by) == ("client_closed", "client")
+
+
+async def test_a_fin_behind_a_close_frame_lets_the_tls_side_answer(
+    rig: Rig, contexts: Contexts
+) -> None:
+    running = await start(rig, contexts, "origin")
+    bye, answer = close(1000, mask=True), close(1000, mask=False)
+    await running.client.send(bye)
+    running.client.finish()
+    assert await running.origin.exactly(len(bye)) == bye
+    await running.origin.send(answer)
+    assert isinstance(running.origin, TlsRemote)
+    await running.origin.end_tls()
+    assert await running.client.rest() == answer
+    end = await running.ended()
+    assert (end.cause, end.close_code) == ("client_closed", 1000)
+
+
+@sides
+async def test_an_orderly_end(rig: Rig, contexts: Contexts, secured: str) -> None:
+    running = await start(rig, contexts, secured)
+    running.tunnel.end(1001, "drained", "drained")
+    to_client, to_origin = await asyncio.gather(
+        running.client.exactly(11), running.origin.exactly(15)
+    )
+    assert said(frames(to_client, mask=False)[0]) == (1001, "drained")
+    assert said(frames(to_origin, mask=True)[0]) == (1001, "drained")
+    await asyncio.gather(
+        running.client.send(close(1001, mask=True)), running.origin.send(close(1001, mask=False))
+    )
+    assert (await running.client.rest(), await running.origin.rest()) == (b"", b"")
+    end = await running.ended()
+    assert (end.cause, end.close_code) == ("drained", 1001)
+    assert end.counters == BodyCounters(8, 0, 0, 4)
+
+
+async def test_pace_holds_for_plaintext(rig: Rig, contexts: Contexts) -> None:
+    running = await start(rig, contexts, "both", limits=RelayLimits(bytes_per_second=40_000))
+    await running.client.send(bytes(12_000))
+    assert len(await running.origin.exactly(10_000)) == 10_000
+    await asyncio.sleep(0.05)
+    assert running.tunnel.counters().client_received == 10_000
+    rig.clock.advance(ms=50)
+    await running.origin.exactly(2_000)
+
+
+async def test_garbage_instead_of_a_record_is_a_reset(rig: Rig, contexts: Contexts) -> None:
+    remote, sock = await tls(*contexts, relay_serves=True)
+    near, far = tcp()
+    running = rig.join((remote, sock), (Remote(near), far))
+    raw = os.dup(remote.sock.fileno())
+    os.write(raw, b"this is no TLS record" * 10)
+    os.close(raw)
+    assert await running.origin.rest() == b""
+    assert (await running.ended()).cause == "client_reset"

@@ -1,0 +1,302 @@
+"""Events in a real log become usage: live, once, whatever is restarted in between."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from handoff_common import codec
+from handoff_common.clock import from_ms
+from handoff_common.database import Database
+from handoff_common.events import ConnectionEvent
+from handoff_common.log import Message, Partition
+from handoff_common.minutes import HOUR_MS
+from handoff_common.service import running
+from handoff_common.topics import CONNECTIONS, EDGES, USAGE
+from handoff_metering import replay
+from handoff_metering.usage import Totals, UsageKey, usage_at
+from support.metering_edge import HEADS, Edge, append, carried, watermark
+from support.metering_system import MONTH_END, System, system, until
+
+HOUR = MONTH_END - HOUR_MS
+
+
+def key(hour_ms: int, service_id: str = "service-1") -> UsageKey:
+    return UsageKey("customer-1", service_id, "europe", hour_ms)
+
+
+async def minutes_are(s: System, expected: int) -> None:
+    async def is_so() -> bool:
+        return (await s.total()).minutes == expected
+
+    await until(is_so, f"{expected} minutes are there")
+
+
+async def test_minutes_count_while_a_connection_is_open(tmp_path: Path) -> None:
+    async with system(tmp_path) as s, s.metering():
+        edge = Edge(s.log)
+        script = edge.script(MONTH_END - 90_500, "c-1")
+        await edge.append(script.accepted())
+        await minutes_are(s, 1)
+        for elapsed_ms, minutes in ((60_000, 1), (60_001, 2), (120_001, 3), (120_000, 3)):
+            await edge.vouch(script.accepted_ms + elapsed_ms)
+            await minutes_are(s, minutes)
+        rows = {k.hour_ms: total.minutes for k, total in (await s.usage()).items()}
+        assert rows == {HOUR: 2, MONTH_END: 1}
+
+        await edge.append(script.closed(150_000, carried(10)))
+
+        async def is_closed() -> bool:
+            return (await s.total()).closed == 1
+
+        await until(is_closed, "the connection is closed")
+        assert await s.total() == Totals(3, carried(10), 1, 1, 0)
+
+        async def is_published() -> bool:
+            return await s.published() == await s.usage()
+
+        await until(is_published, "what is published is what is stored")
+
+
+async def test_nothing_accrues_past_a_close_that_is_not_read_yet(tmp_path: Path) -> None:
+    """The watermark is read before the closes: it must wait for them."""
+    async with system(tmp_path, metering_batch=1) as s:
+        edge = Edge(s.log)
+        scripts = [edge.script(HOUR, f"c-{n}") for n in range(40)]
+        for script in scripts:
+            await edge.append(script.accepted())
+        for script in scripts:
+            await edge.append(script.closed(60_000))
+        await edge.vouch(MONTH_END + 50 * HOUR_MS)
+        highest = 0
+        async with s.metering():
+
+            async def all_closed() -> bool:
+                nonlocal highest
+                total = await s.total()
+                highest = max(highest, total.minutes)
+                return total.closed == 40
+
+            await until(all_closed, "all are closed")
+        assert highest == 40
+
+
+async def test_a_watermark_that_was_passed_serves_a_slice_that_reads_on(tmp_path: Path) -> None:
+    async with system(tmp_path, partitions=1) as s, s.metering():
+        edge = Edge(s.log)
+        await edge.append(edge.script(HOUR, "c-1").accepted())
+        await edge.vouch(HOUR + 120_001)
+        await minutes_are(s, 3)
+        # An edge that names a position which is not there yet: the passed watermark stays in force.
+        edge.positions[0] = 1_000
+        await edge.vouch(HOUR + 10 * HOUR_MS)
+        await edge.append(edge.script(HOUR, "c-2").accepted())
+        await minutes_are(s, 6)
+
+
+async def test_progress_follows_the_rows_into_every_partition(tmp_path: Path) -> None:
+    async with system(tmp_path) as s, s.metering():
+        edge, other = Edge(s.log), Edge(s.log, "edge-2")
+        await edge.append(*(edge.script(HOUR, f"c-{n}").accepted() for n in range(20)))
+        await s.caught_up()
+        assert await s.progress() == {}
+        await other.vouch(MONTH_END + 30_000)
+        await edge.vouch(MONTH_END + 60_000)
+
+        async def is_through() -> bool:
+            said = await s.progress()
+            throughs = {p.through for p in said.values()}
+            return len(said) == 4 and throughs == {from_ms(MONTH_END + 30_000)}
+
+        await until(is_through, "both slices say so in both partitions of the usage topic")
+        ends = {n: end for n, (_, end) in (await s.log.ends(CONNECTIONS.name)).items()}
+        said = await s.progress()
+        assert {(p.slice, p.position) for p in said.values()} == set(ends.items())
+        assert {(p.slices, p.open_orphans, p.difference) for p in said.values()} == {(2, 0, 0)}
+        # Every row of the month bears an offset that its slice's progress covers.
+        rows = [e.data for e in await s.read(USAGE.name) if e.subject.startswith("customer")]
+        assert rows
+        assert all(row.offset < ends[row.slice] for row in rows)
+        assert sum(row.minutes for row in rows if row.hour.timestamp() * 1000 == HOUR) == 20 * 60
+
+
+async def test_progress_counts_what_edges_delivered_and_was_not_found(tmp_path: Path) -> None:
+    async with system(tmp_path) as s, s.metering():
+        edge = Edge(s.log)
+        await edge.append(edge.script(HOUR, "c-1").accepted())
+        edge.accepted.add("never-arrived")
+        await edge.vouch(MONTH_END)
+
+        async def is_missed() -> bool:
+            return {p.difference for p in (await s.progress()).values()} == {1}
+
+        await until(is_missed, "the difference is said")
+
+
+async def test_a_batch_publishes_each_row_once(tmp_path: Path) -> None:
+    async with system(tmp_path, partitions=1) as s:
+        edge = Edge(s.log)
+        scripts = [edge.script(HOUR + n, f"c-{n}") for n in range(50)]
+        await edge.append(*(script.accepted() for script in scripts))
+        async with s.metering():
+            await s.caught_up()
+
+            async def is_published() -> bool:
+                return bool(await s.published())
+
+            await until(is_published, "the row is published")
+        messages = [e for e in await s.read(USAGE.name) if e.subject.startswith("customer")]
+        assert [(m.data.opened, m.data.revision) for m in messages] == [(50, 1)]
+        assert messages[0].data.offset == 49
+
+
+def play(edge: Edge, connections: int, seed: int) -> list[list[ConnectionEvent]]:
+    """Connections of a busy evening, some open, some crossing the month's end; in log order."""
+    dice = random.Random(seed)
+    rounds: list[list[ConnectionEvent]] = [[] for _ in range(6)]
+    for n in range(connections):
+        accepted_ms = HOUR + dice.randrange(2 * HOUR_MS)
+        script = edge.script(accepted_ms, f"c-{seed}-{n}", service_id=f"service-{n % 3}")
+        rounds[0].append(script.accepted())
+        elapsed, body = 0, 0
+        for events in rounds[1:]:
+            elapsed += dice.randrange(0, 1_200_000)
+            body += dice.randrange(5_000)
+            outcome = dice.random()
+            if outcome < 0.2:
+                events.append(script.closed(elapsed, carried(body)))
+                break
+            if outcome < 0.7:
+                events.append(script.bytes(elapsed, carried(body)))
+    return rounds
+
+
+async def expected_usage(s: System, through_ms: int) -> dict[UsageKey, Totals]:
+    """The rows as the pure core makes them from what is in the log, in one go."""
+    records = []
+    for number, (first, end) in (await s.log.ends(CONNECTIONS.name)).items():
+        found, _ = await s.log.records(Partition(CONNECTIONS.name, number), first, end)
+        records += found
+    slices = range(await s.log.partitions(CONNECTIONS.name))
+    return usage_at(replay.readable(records), dict.fromkeys(slices, through_ms))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_killed_at_any_point_nothing_is_lost_or_counted_twice(
+    tmp_path: Path, seed: int
+) -> None:
+    """Metering is dropped at random moments, between and inside transactions, and built again."""
+    dice = random.Random(seed)
+    async with system(tmp_path, metering_batch=7) as s:
+        edge = Edge(s.log)
+        rounds = play(edge, 60, seed)
+        through = HOUR
+        for events in rounds:
+            await edge.append(*events)
+            # What is delivered again, as after a lost acknowledgement.
+            again = dice.sample(events, min(5, len(events)))
+            await s.log.append(
+                CONNECTIONS.name, [Message(e.subject, codec.encode(e)) for e in again]
+            )
+            through += dice.randrange(HOUR_MS)
+            await edge.vouch(through)
+            await run_and_kill(s, dice.uniform(0.0, 0.08))
+        async with s.metering():
+            await s.caught_up()
+            expected = await expected_usage(s, through)
+
+            async def is_so() -> bool:
+                return await s.usage() == expected and await s.published() == expected
+
+            await until(is_so, "stored and published rows are what the log says")
+        assert (await s.total()).opened == 60
+
+
+async def run_and_kill(s: System, seconds: float) -> None:
+    """Run metering for a moment and drop it without letting it end: no flush, no farewell."""
+    service = s.build()
+    await service.on_start()
+    tasks = [asyncio.ensure_future(loop()) for loop in service.loops.values()]
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await s.database.close()
+    s.database = Database(f"sqlite+aiosqlite:///{s.folder / 'metering.db'}")
+
+
+async def test_a_second_start_on_the_same_folder_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with system(tmp_path) as s:
+        edge = Edge(s.log)
+        script = edge.script(HOUR, "c-1")
+        await edge.append(script.accepted())
+        async with s.metering():
+            await s.caught_up()
+    async with system(tmp_path) as s:
+        again = Edge(s.log)
+        again.positions, again.accepted = edge.positions, edge.accepted
+        await again.append(script.closed(61_000))
+        async with s.metering():
+            await s.caught_up()
+            assert await s.total() == Totals(2, HEADS, 1, 1, 0)
+
+
+async def test_a_new_database_begins_above_what_was_published(tmp_path: Path) -> None:
+    async with system(tmp_path) as s:
+        edge = Edge(s.log)
+        await edge.append(edge.script(HOUR, "c-1").accepted())
+        async with s.metering():
+            await s.caught_up()
+        generations = {e.data.generation for e in await s.read(USAGE.name)}
+        await s.database.close()
+        for file in tmp_path.glob("metering.db*"):
+            file.unlink()
+        s.database = Database(f"sqlite+aiosqlite:///{tmp_path / 'metering.db'}")
+        async with s.metering():
+            await s.caught_up()
+
+            async def is_above() -> bool:
+                # The topic is compacted: the new row has taken the old one's place.
+                return {e.data.generation for e in await s.read(USAGE.name)} == {1}
+
+            await until(is_above, "its rows have a greater generation")
+        assert generations == {0}
+
+
+async def test_readiness_names_the_partition_that_lags(tmp_path: Path) -> None:
+    async with system(tmp_path, partitions=2) as s:
+        edge = Edge(s.log)
+        await edge.append(*(edge.script(HOUR, f"c-{n}").accepted() for n in range(30)))
+        service = s.build()
+        await service.on_start()
+        health = asyncio.ensure_future(service.loops["health"]())
+
+        async def says_so() -> bool:
+            return any("lags" in reason for reason in service.not_ready())
+
+        await until(says_so, "it says which partitions lag")
+        health.cancel()
+        assert any(f"{CONNECTIONS.name}[1] lags" in reason for reason in service.not_ready())
+        async with running(service):
+
+            async def is_ready() -> bool:
+                return not service.not_ready()
+
+            await until(is_ready, "it is ready")
+            async with s.client() as client:
+                assert (await client.get("/readyz")).status_code == 200
+                metrics = (await client.get("/metrics")).text
+    assert 'handoff_metering_events_total{effect="counted"} 30.0' in metrics
+    assert "handoff_metering_accrual_seconds" in metrics
+    assert "handoff_projection_lag" in metrics
+
+
+async def test_a_watermark_of_an_unknown_edge_holds_nothing_back(tmp_path: Path) -> None:
+    async with system(tmp_path) as s, s.metering():
+        await append(s.log, EDGES.name, [watermark("new", through_ms=MONTH_END + 5)])
+
+        async def is_said() -> bool:
+            return {p.through for p in (await s.progress()).values()} == {from_ms(MONTH_END + 5)}
+
+        await until(is_said, "an idle system vouches for its past")

@@ -1,0 +1,126 @@
+"""Which records count: what is parked, and what a decision about a parked record does."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from handoff_common import codec
+from handoff_common.clock import from_ms
+from handoff_common.events import (
+    ConnectionEvent,
+    Envelope,
+    ParkedDecision,
+    ParkedDecisionData,
+)
+from handoff_common.log import Record
+from handoff_common.topics import CONNECTIONS
+from handoff_metering import replay
+from support.metering_edge import Script
+
+T0 = 1_790_000_000_000
+YEARS = 366 * 86_400_000
+
+
+def records(*values: Envelope | bytes, appended_ms: int = T0 + 600_000) -> list[Record]:
+    return [
+        Record(
+            CONNECTIONS.name,
+            0,
+            offset,
+            appended_ms,
+            "key",
+            value if isinstance(value, bytes) else codec.encode(value),
+        )
+        for offset, value in enumerate(values)
+    ]
+
+
+def decision(offset: int, what: str, partition: int = 0) -> ParkedDecision:
+    return ParkedDecision(
+        id=f"decision-{offset}",
+        source="/operators",
+        subject="parked",
+        time=from_ms(T0),
+        data=ParkedDecisionData(
+            partition=partition,
+            offset=offset,
+            decision="retry" if what == "retry" else "discard",
+            reason="looked at it",
+            decided_by="me",
+        ),
+    )
+
+
+def counted(found: Sequence[Record]) -> list[ConnectionEvent]:
+    return [event for _, event in replay.readable(found)]
+
+
+def test_what_cannot_be_read_is_left_out() -> None:
+    good = Script(T0).accepted()
+    reading = replay.Reading()
+    taken = [reading.take(record) for record in records(b"not json", b'{"type":"x"}', good)]
+    assert taken == [None, None, good]
+    assert reading.parked == 2
+
+
+@pytest.mark.parametrize(
+    ("accepted_ms", "elapsed_ms", "counts"),
+    [
+        (T0, 900_000, True),
+        (T0, 900_001, False),
+        (T0, 2**62, False),
+        (T0 + 900_001, 0, False),
+        (T0 - 9 * YEARS, 0, True),
+        (T0 - 11 * YEARS, 0, False),
+    ],
+)
+def test_an_instant_far_from_the_logs_own_is_parked(
+    accepted_ms: int, elapsed_ms: int, counts: bool
+) -> None:
+    script = Script(accepted_ms)
+    event = script.bytes(0)
+    if elapsed_ms:
+        # Its `time` may lie: what is billed is accepted_at and elapsed_ms.
+        late = Script(accepted_ms).bytes(min(elapsed_ms, 900_001))
+        value = codec.encode(late).replace(
+            b'"elapsed_ms":%d' % min(elapsed_ms, 900_001), b'"elapsed_ms":%d' % elapsed_ms
+        )
+        assert bool(counted(records(value))) is counts
+    else:
+        assert bool(counted(records(event))) is counts
+
+
+def test_a_name_longer_than_any_edge_makes_is_parked() -> None:
+    assert not counted(records(Script(T0, region="x" * 33).accepted()))
+
+
+def test_a_retry_counts_at_the_decisions_place() -> None:
+    skewed = Script(T0 + 1_000_000, connection_id="late").accepted()
+    plain = Script(T0).accepted()
+    found = counted(records(skewed, plain, decision(0, "retry")))
+    assert found == [plain, skewed]
+
+
+def test_a_discarded_record_never_counts() -> None:
+    skewed = Script(T0 + 1_000_000).accepted()
+    reading = replay.Reading()
+    script = records(skewed, decision(0, "discard"), decision(0, "retry"))
+    assert [reading.take(record) for record in script] == [None, None, None]
+    assert reading.parked == 0
+
+
+def test_a_retry_in_vain_leaves_the_record_parked() -> None:
+    reading = replay.Reading()
+    for record in records(b"not json", decision(0, "retry")):
+        assert reading.take(record) is None
+    assert reading.parked == 1
+
+
+def test_a_decision_about_another_partition_or_nothing_does_nothing() -> None:
+    skewed = Script(T0 + 1_000_000).accepted()
+    assert not counted(records(skewed, decision(0, "retry", partition=3), decision(7, "retry")))
+
+
+def test_a_decision_whose_own_instant_lies_ahead_is_parked() -> None:
+    skewed = Script(T0 + 1_000_000).accepted()
+    assert not counted(records(skewed, decision(0, "retry"), appended_ms=T0 - 300_001))
