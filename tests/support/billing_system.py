@@ -36,13 +36,8 @@ from handoff_common.topics import ACCESS, CUSTOMERS, SERVICES, USAGE
 
 OCTOBER, NOVEMBER = month_bounds(2024, 10)
 WRITTEN = datetime(2024, 10, 1, tzinfo=UTC)
-ROLES: tuple[Literal["operator", "superuser", "engineer", "billing", "user"], ...] = (
-    "operator",
-    "superuser",
-    "engineer",
-    "billing",
-    "user",
-)
+Role = Literal["operator", "superuser", "engineer", "billing", "user"]
+ROLES: tuple[Role, ...] = ("operator", "superuser", "engineer", "billing", "user")
 MINE, THEIRS = "mine", "theirs"
 SLICES = 2
 

@@ -30,6 +30,7 @@ from handoff_common.minutes import month_of
 from handoff_common.service import Service, running
 from handoff_common.topics import ACCESS, CONNECTIONS, CONTROLS, SERVICES, USAGE
 from handoff_metering.settings import MeteringSettings
+from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states
 from handoff_metering.usage import Totals, UsageKey
 from handoff_metering.wiring import build
@@ -92,7 +93,7 @@ class System:
         async def is_so() -> bool:
             ends = await self.log.ends(CONNECTIONS.name)
             async with self.database.read() as tx:
-                positions = await states.read_positions(tx)
+                positions = await store_slices.read_positions(tx)
             return all(positions.get(n, 0) >= end for n, (_, end) in ends.items())
 
         await until(is_so, "all connection records are folded")

@@ -1,7 +1,10 @@
 """Roles and tenants: who sees what, and what nobody sees of another's."""
 
 import asyncio
+import json
+import re
 
+from handoff_common.http import encode_cursor
 from support.billing_system import MINE, THEIRS, System, token
 
 READING = [
@@ -111,10 +114,20 @@ async def test_lists_are_paged(system: System) -> None:
     assert drafts["data"] == []
 
 
+async def test_a_forged_cursor_is_refused(system: System) -> None:
+    for path in ("/v1/invoices", "/billing/v3/invoices"):
+        for cursor in ("x", encode_cursor(10**40, 10**40), encode_cursor(10**40)):
+            answer = await system.call("GET", path, as_=token("billing"), cursor=cursor)
+            assert answer.status_code == 400, (path, answer.text)
+
+
 async def test_the_service_is_ready_and_says_what_it_does(system: System) -> None:
     async with asyncio.timeout(10):
         while (await system.http.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.01)
-    paths = (await system.http.get("/openapi.json")).json()["paths"]
-    assert "/v1/invoices/{invoice_id}/finalize" in paths
+    document = (await system.http.get("/openapi.json")).json()
+    assert "/v1/invoices/{invoice_id}/finalize" in document["paths"]
+    parts = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert parts <= set(document["components"]["schemas"])
+    assert "$defs" not in json.dumps(document)
     assert "handoff_projection" in (await system.http.get("/metrics")).text

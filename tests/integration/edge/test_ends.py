@@ -82,6 +82,21 @@ async def test_enabling_again_during_the_spread_takes_the_ends_back(tmp_path: Pa
         assert await client.exactly(len(FRAME)) == FRAME
 
 
+async def test_an_end_that_is_due_looks_once_more(tmp_path: Path) -> None:
+    async with world(tmp_path, disable_grace=0.2) as w:
+        client = await w.open()
+        (opened,) = w.edge.tunnels
+        book = w.edge.configuration.book
+        book.apply(enabled(w, 101, websockets_enabled=False))
+        w.edge.enforcement.look()
+        assert opened.ending is not None
+        book.apply(enabled(w, 102))
+        await until(lambda: opened.ending is None, "its time has come")
+        await client.send(FRAME)
+        assert await client.exactly(len(FRAME)) == FRAME
+        assert opened.ending_reason is None
+
+
 async def test_a_contracts_end_stops_new_ones_at_once_and_open_ones_after_the_grace(
     tmp_path: Path,
 ) -> None:

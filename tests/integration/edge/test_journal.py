@@ -186,6 +186,24 @@ async def test_an_append_that_was_given_up_and_came_through_is_closed(tmp_path: 
         assert await w.log.held(CONNECTIONS.name) == {}
 
 
+async def test_a_fault_behind_the_journal_still_gives_a_closed(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+
+        def broken(*_: Any, **__: Any) -> None:
+            raise ValueError("a fault")
+
+        w.edge.tunnels.start = broken  # type: ignore[method-assign]
+        client = await w.connect()
+        await client.send(request_bytes())
+        await client.rest()
+        assert await w.edge.recorder.flushed(timeout=5)
+        _, closed = await w.events()
+        assert isinstance(closed, ConnectionClosed)
+        assert (closed.data.reason, closed.data.closed_by) == (Reason.EDGE_CRASHED, "lost")
+        assert await w.log.held(CONNECTIONS.name) == {}
+        assert w.edge.counts.counts("svc", 0).open == 0
+
+
 async def test_a_client_that_left_before_its_101_owes_nothing(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (w, log):
         log.gate.clear()

@@ -3,9 +3,11 @@
 import asyncio
 from pathlib import Path
 
+from handoff_common.database import migrate
 from handoff_common.events import ConnectionClosed
 from handoff_common.minutes import HOUR_MS
 from handoff_common.topics import CONNECTIONS
+from handoff_metering.store import slices as store_slices
 from support.metering_edge import Edge
 from support.metering_system import MONTH_END, System, system, until
 
@@ -112,15 +114,13 @@ async def test_an_edge_that_has_ended_is_not_given_up(tmp_path: Path) -> None:
 
 
 async def test_two_owners_of_the_ticks_take_turns(tmp_path: Path) -> None:
-    from handoff_common.database import migrate
-    from handoff_metering.store import states
 
     async with system(tmp_path) as s:
         await migrate(s.database, "handoff_metering")
 
         async def hold(holder: str, now_ms: int) -> bool:
             async with s.database.transaction() as tx:
-                return await states.hold_lease(
+                return await store_slices.hold_lease(
                     tx, "ticks", holder, now_ms=now_ms, until_ms=now_ms + 30
                 )
 

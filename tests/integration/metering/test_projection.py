@@ -3,21 +3,28 @@
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from handoff_common import codec
-from handoff_common.clock import from_ms
+from handoff_common.clock import from_ms, to_ms
 from handoff_common.database import Database
-from handoff_common.events import ConnectionEvent
+from handoff_common.events import ConnectionEvent, EdgeWatermark, UsageTotals
 from handoff_common.log import Message, Partition
 from handoff_common.minutes import HOUR_MS
+from handoff_common.outbox import Outbox
 from handoff_common.service import running
+from handoff_common.telemetry import new_registry
 from handoff_common.topics import CONNECTIONS, EDGES, USAGE
-from handoff_metering import replay
+from handoff_metering import replay, tables, watermarks
+from handoff_metering.accrual import Accrual
+from handoff_metering.metrics import Metrics
 from handoff_metering.usage import Totals, UsageKey, usage_at
+from handoff_metering.views import EdgesView
 from support.metering_edge import HEADS, Edge, append, carried, watermark
-from support.metering_system import MONTH_END, System, system, until
+from support.metering_system import MONTH_END, System, row_totals, system, until
 
 HOUR = MONTH_END - HOUR_MS
 
@@ -57,6 +64,33 @@ async def test_minutes_count_while_a_connection_is_open(tmp_path: Path) -> None:
             return await s.published() == await s.usage()
 
         await until(is_published, "what is published is what is stored")
+
+
+async def test_each_change_of_a_row_bears_a_greater_revision(tmp_path: Path) -> None:
+    """A reader that keeps the greatest version must never miss an accrual."""
+    async with system(tmp_path, partitions=1) as s:
+        edge = Edge(s.log)
+        service = s.build()
+        await service.on_start()
+        # Without the outbox's loop, what was to be sent stays to be looked at.
+        loops = [
+            asyncio.ensure_future(service.loops[name]())
+            for name in ("edges", "projection", "accrual")
+        ]
+        await edge.vouch(HOUR + 4 * 60_000)
+        scripts = [edge.script(HOUR + n, f"c-{n}") for n in range(3)]
+        for count, script in enumerate(scripts, 1):
+            # Folded behind a watermark that is passed already: it accrues at once.
+            await edge.append(script.accepted())
+            await minutes_are(s, 4 * count)
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        events = await outbox(s)
+        rows = [event.data for event in events if isinstance(event, UsageTotals)]
+        assert [row.minutes for row in rows] == [1, 4, 5, 8, 9, 12]
+        revisions = [row.revision for row in rows]
+        assert revisions == sorted(set(revisions))
 
 
 async def test_nothing_accrues_past_a_close_that_is_not_read_yet(tmp_path: Path) -> None:
@@ -128,10 +162,20 @@ async def test_progress_counts_what_edges_delivered_and_was_not_found(tmp_path: 
         edge.accepted.add("never-arrived")
         await edge.vouch(MONTH_END)
 
-        async def is_missed() -> bool:
-            return {p.difference for p in (await s.progress()).values()} == {1}
+        async def differences() -> set[int]:
+            return {p.difference for p in (await s.progress()).values()}
 
+        async def is_missed() -> bool:
+            return 1 in await differences()
+
+        # The slice that is the last to pass the watermark sees it, the others at the next one.
         await until(is_missed, "the difference is said")
+        await edge.vouch(MONTH_END + 1)
+
+        async def is_known() -> bool:
+            return await differences() == {1}
+
+        await until(is_known, "every slice says it")
 
 
 async def test_a_batch_publishes_each_row_once(tmp_path: Path) -> None:
@@ -170,6 +214,125 @@ def play(edge: Edge, connections: int, seed: int) -> list[list[ConnectionEvent]]
             if outcome < 0.7:
                 events.append(script.bytes(elapsed, carried(body)))
     return rounds
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_progress_never_vouches_for_what_was_not_published_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """What billing finalizes by: at each progress, the hours before its `through` are those of the
+    log up to its position."""
+    monkeypatch.setattr("handoff_metering.accrual._CONNECTIONS_PER_TRANSACTION", 3)
+    dice = random.Random(seed)
+    async with system(tmp_path, metering_batch=5) as s:
+        service = s.build()
+        await service.on_start()
+        # Without the outbox's loop, what was to be sent stays to be looked at, in its order.
+        loops = [
+            asyncio.ensure_future(service.loops[name]())
+            for name in ("edges", "projection", "accrual")
+        ]
+        edges = [Edge(s.log), Edge(s.log, "edge-2")]
+        through = HOUR
+        for rounds in zip(play(edges[0], 25, seed), play(edges[1], 25, seed + 99), strict=True):
+            for edge, events in zip(edges, rounds, strict=True):
+                await edge.append(*events)
+                through += dice.randrange(HOUR_MS // 2)
+                await edge.vouch(through)
+        await s.caught_up()
+
+        async def is_said() -> bool:
+            return len(await sent_progress(s)) >= 2
+
+        await until(is_said, "progress was said")
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        published: dict[str, UsageTotals] = {}
+        for event in await outbox(s):
+            if isinstance(event, UsageTotals):
+                published[event.subject] = event
+                continue
+            said = event.data
+            through_ms = to_ms(said.through)
+            records, _ = await s.log.records(
+                Partition(CONNECTIONS.name, said.slice), 0, max(1, said.position)
+            )
+            log_says = usage_at(
+                replay.readable(r for r in records if r.offset < said.position),
+                {said.slice: through_ms},
+            )
+            rows = {
+                UsageKey(row.customer_id, row.service_id, row.region, to_ms(row.hour)): row_totals(
+                    row
+                )
+                for row in (event.data for event in published.values())
+                if row.slice == said.slice
+            }
+            assert before(rows, through_ms) == before(log_says, through_ms)
+
+
+class Arriving(EdgesView):
+    """Watermarks that arrive while a slice is at work: each look finds one more."""
+
+    def __init__(self, s: System, arriving: list[EdgeWatermark]) -> None:
+        self._arriving = arriving
+        self._seen: watermarks.Edges = {}
+        super().__init__(s.log, ticks_until_lost=90)
+
+    @property
+    def edges(self) -> watermarks.Edges:
+        if self._arriving:
+            self._seen = watermarks.fold(self._seen, self._arriving.pop(0))
+        return self._seen
+
+    @edges.setter
+    def edges(self, edges: watermarks.Edges) -> None:
+        self._seen = edges
+
+
+async def test_a_watermark_that_arrives_meanwhile_is_not_vouched_for(tmp_path: Path) -> None:
+    async with system(tmp_path, partitions=1) as s:
+        edges = [Edge(s.log, name) for name in ("a", "b")]
+        for edge in edges:
+            await edge.append(edge.script(HOUR, f"c-{edge.edge_id}").accepted())
+        async with s.metering():
+            await s.caught_up()
+        arriving = Arriving(
+            s, [watermark(name, through_ms=MONTH_END, positions={0: 2}) for name in ("a", "b")]
+        )
+        metrics = Metrics(new_registry())
+        accrual = Accrual(
+            database=s.database,
+            log=s.log,
+            edges=arriving,
+            own=lambda: [0],
+            outbox=Outbox(s.database, tables.outbox, s.log),
+            clock=s.clock,
+            metrics=metrics,
+        )
+        while not await sent_progress(s):
+            await accrual.step(0, say=True)
+        assert (await s.total()).minutes == 120
+
+
+def before(usage: dict[UsageKey, Totals], through_ms: int) -> dict[UsageKey, Totals]:
+    """The hours that end by then."""
+    return {
+        key: total
+        for key, total in usage.items()
+        if key.hour_ms + HOUR_MS <= through_ms and total != Totals()
+    }
+
+
+async def outbox(s: System) -> list[Any]:
+    async with s.database.read() as tx:
+        values = await tx.scalars(select(tables.outbox.c.value).order_by(tables.outbox.c.id))
+        return [codec.decode(USAGE.name, bytes(value)) for value in values]
+
+
+async def sent_progress(s: System) -> list[Any]:
+    return [event for event in await outbox(s) if not isinstance(event, UsageTotals)]
 
 
 async def expected_usage(s: System, through_ms: int) -> dict[UsageKey, Totals]:

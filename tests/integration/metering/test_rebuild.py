@@ -18,6 +18,7 @@ from handoff_common.topics import CONNECTIONS
 from handoff_metering import publishing, tables
 from handoff_metering.errors import RebuildUnfinished
 from handoff_metering.rebuild import rebuild, snapshot_tables
+from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states
 from support.metering_edge import Edge, carried
 from support.metering_system import MONTH_END, System, system, until
@@ -148,7 +149,7 @@ async def test_an_interrupted_rebuild_keeps_metering_from_starting(tmp_path: Pat
         async with s.metering():
             await s.caught_up()
         async with s.database.transaction() as tx:
-            await states.begin_rebuild(tx, range(2), 1)
+            await store_slices.begin_rebuild(tx, range(2), 1)
         with pytest.raises(RebuildUnfinished, match="run `handoff rebuild` again"):
             await s.build().on_start()
         await rebuild(s.settings, log=s.log, database=s.database, clock=s.clock)

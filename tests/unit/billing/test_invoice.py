@@ -1,6 +1,8 @@
 """The content document, its hashes, its proof and its verification."""
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +17,7 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handoff_billing.instants import instant_ms, rfc3339
 from handoff_billing.invoice import (
     NO_CHAIN,
     Subject,
@@ -30,12 +33,15 @@ from handoff_billing.pricebook import PriceBook
 from handoff_billing.proof import (
     connections_query,
     delivery_of,
+    delivery_row,
     late_usage,
     rows_behind,
     usage_of,
+    usage_row,
 )
 from handoff_billing.rating import rate
-from handoff_billing.terms import Terms
+from handoff_billing.render import invoice_csv
+from handoff_billing.terms import Coupon, Terms
 from handoff_billing.usage import Delivered, Totals, UsageKey, summed
 from handoff_billing.verify import ABSENT, check_links, first_difference, verify
 from handoff_common.events import InvoiceData
@@ -116,7 +122,8 @@ def test_neither_order_nor_slices_change_the_hash(
     shuffled = random.sample(delivery, len(delivery))
     again = summed(rows)
     lines = rate(again, shuffled, prices, agreed)
-    document = content_document(SUBJECT, prices, agreed, again, shuffled, lines)
+    mixed = dict(random.sample(list(again.items()), len(again)))
+    document = content_document(SUBJECT, prices, agreed, mixed, shuffled, lines)
     expected = content_hash(content(usage, delivery, prices, agreed))
     assert content_hash(canonical(document)) == expected
 
@@ -331,6 +338,31 @@ def test_a_line_names_the_query_that_lists_its_connections() -> None:
         "&from=2026-10-01T00%3A00%3A00Z&to=2026-11-01T00%3A00%3A00Z"
     )
     assert connections_query("c", OCTOBER, minimum) is None
+
+
+def test_rows_are_shown_with_integers() -> None:
+    [(key, counted)] = used(5, sent=7, hour=2).items()
+    row = usage_row(key, counted)
+    assert (row["hour"], row["minutes"], row["resp_body_bytes"]) == ("2026-10-01T02:00:00Z", 5, 7)
+    assert delivery_row(delivered(9))["bytes"] == 9
+
+
+def test_the_csv_cannot_become_a_formula_and_has_every_decimal() -> None:
+    agreed = terms(coupon=Coupon("=1+1", amount=Decimal("0.05")))
+    lines = [line_document(x) for x in rate(used(1_200_000), [], book(), agreed)]
+    head = {"customer_name": "+SUM(A1)", "invoice_id": "1"}
+    rows = list(csv.DictReader(io.StringIO(invoice_csv(head, lines, currency="USD", exponent=2))))
+    assert [row["amount"] for row in rows] == ["0.30", "-0.05"]
+    assert {row["customer_name"] for row in rows} == {"'+SUM(A1)"}
+    assert rows[1]["coupon_code"] == "'=1+1"
+    assert rows[0]["unit_price"] == "0.25"
+
+
+def test_an_instant_needs_a_time_zone() -> None:
+    assert instant_ms("2026-10-01T02:00:00+02:00") == OCTOBER
+    with pytest.raises(ValueError, match="time zone"):
+        instant_ms("2026-10-01T00:00:00")
+    assert rfc3339(OCTOBER + 5) == "2026-10-01T00:00:00.005Z"
 
 
 def test_the_name_of_the_customer_is_in_the_hash_as_it_is() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from handoff_billing import pricebook, terms
 from handoff_billing.errors import PriceBookInvalid
-from handoff_billing.months import month_ms, month_text
+from handoff_billing.instants import month_ms, month_text
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.terms import Terms
 from support.billing_values import agreed_terms, book, price_books
@@ -52,6 +52,8 @@ def test_the_shipped_example_is_a_price_book() -> None:
     [
         ({"name": None}, "name", "is missing"),
         ({"name": ""}, "name", "1 to 200"),
+        ({"name": "\ud800"}, "name", "printable"),
+        ({"name": "a\x00b"}, "name", "printable"),
         ({"price_book_id": "Not This"}, "price_book_id", "'Not This'"),
         ({"effective_from": "2026-13"}, "effective_from", "'2026-13'"),
         ({"effective_from": "2026-11-15"}, "effective_from", "UTC month"),

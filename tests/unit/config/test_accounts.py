@@ -274,5 +274,5 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.had_superuser = has
 
 
-AnyInterleaving.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+AnyInterleaving.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestAnyInterleaving = AnyInterleaving.TestCase

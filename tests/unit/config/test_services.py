@@ -363,5 +363,5 @@ class AnyInterleaving(RuleBasedStateMachine):
                 assert len(set(director.backends)) == len(director.backends)
 
 
-AnyInterleaving.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyInterleaving.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestAnyInterleaving = AnyInterleaving.TestCase

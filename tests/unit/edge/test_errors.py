@@ -1,6 +1,6 @@
 """Refusals: one code, one status, an answer that ends the connection."""
 
-from handoff_edge.errors import STATUS, UNANSWERED, Refusal, answer_bytes
+from handoff_edge.errors import STATUS, UNANSWERED, Refusal, answer_bytes, http_answer
 
 
 def test_every_code_has_a_status_of_its_own_kind() -> None:
@@ -25,3 +25,10 @@ def test_an_answer_is_plain_text_with_its_code_and_closes() -> None:
         b"x-y: z",
     }
     assert body == b"slow down\n"
+
+
+def test_an_applications_own_answer_keeps_its_content_type_and_any_status() -> None:
+    answer = http_answer(299, [("content-type", "text/html")], b"x")
+    assert answer.startswith(b"HTTP/1.1 299 \r\n")
+    assert answer.count(b"content-type") == 1
+    assert b"retry-after" not in answer_bytes(Refusal("no_rule", "no"))

@@ -16,6 +16,10 @@ def test_heads_are_bounded_in_total_and_per_network() -> None:
     admission.leave("a")
     assert admission.admit("c")
     assert admission.waiting == 3
+    for network in ("a", "b", "c"):
+        admission.leave(network)
+    assert admission.waiting == 0
+    assert admission.admit("a") and admission.admit("a") and admission.admit("b")
 
 
 def test_a_place_is_given_back_once() -> None:
@@ -25,6 +29,8 @@ def test_a_place_is_given_back_once() -> None:
     release()
     release()
     assert counts.counts("s", 0) == Counts(open=1, recent=2)
+    counts.reserve("brief", 0)()
+    assert counts.counts("brief", 1000) == Counts()
     assert counts.counts("other", 0) == Counts()
 
 

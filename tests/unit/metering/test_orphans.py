@@ -61,7 +61,7 @@ def test_without_ticks_there_is_no_silence() -> None:
     assert not orphans.lost(after(watermark(through_ms=T0)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(["tick", "a", "b", "end a"]), max_size=60), st.integers(2, 6))
 def test_lost_is_exactly_a_run_of_ticks_without_a_word(kinds: list[str], limit: int) -> None:
     events: list[EdgeEvent] = [

@@ -352,7 +352,7 @@ def played(accepted_ms: int, steps: list[Step]) -> list[ConnectionEvent]:
     return events
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_accepted, _steps, st.data())
 def test_repeats_change_nothing(accepted_ms: int, steps: list[Step], data: st.DataObject) -> None:
     events = played(accepted_ms, steps)
@@ -364,7 +364,7 @@ def test_repeats_change_nothing(accepted_ms: int, steps: list[Step], data: st.Da
     assert ledger.usage == folded(events).usage
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_accepted, _steps, st.data())
 def test_accruing_on_the_way_leaves_no_trace(
     accepted_ms: int, steps: list[Step], data: st.DataObject
@@ -381,7 +381,7 @@ def test_accruing_on_the_way_leaves_no_trace(
     assert ledger.state == replayed.state
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_accepted, _steps, st.data())
 def test_neither_order_nor_gaps_change_what_an_edge_has_said(
     accepted_ms: int, steps: list[Step], data: st.DataObject
@@ -395,7 +395,7 @@ def test_neither_order_nor_gaps_change_what_an_edge_has_said(
     assert minutes_by_hour(one) == minutes_by_hour(other)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_accepted, _steps)
 def test_the_months_of_a_connection_add_up_to_its_rounded_total(
     accepted_ms: int, steps: list[Step]
@@ -410,7 +410,7 @@ def test_the_months_of_a_connection_add_up_to_its_rounded_total(
         assert hour_of(accepted_ms + k * MINUTE_MS) in minutes_by_hour(ledger)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(st.lists(st.tuples(_accepted, _steps), min_size=1, max_size=4), st.data())
 def test_usage_at_is_what_was_projected(
     connections: list[tuple[int, list[Step]]], data: st.DataObject
@@ -427,7 +427,7 @@ def test_usage_at_is_what_was_projected(
     assert usage_at(events, {0: through, 1: through}) == dict(expected)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(_accepted, _steps, st.integers(0, 3 * HOUR_MS), st.integers(0, 3 * HOUR_MS))
 def test_hours_before_the_cut_do_not_depend_on_what_accrued_behind_it(
     accepted_ms: int, steps: list[Step], cut: int, more: int

@@ -77,7 +77,7 @@ def close_payload(code: int | None) -> bytes:
     return b"" if code is None else code.to_bytes(2, "big") + b"why"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(streams, st.booleans(), cuts)
 def test_frames_are_followed_however_they_are_cut(
     frames: list[Frame], mask: bool, cuts: list[int]
@@ -87,7 +87,7 @@ def test_frames_are_followed_however_they_are_cut(
     assert seen(follow(stream, cuts)) == Seen(messages, False, None, True, True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(streams, st.booleans(), codes, st.binary(max_size=40), cuts)
 def test_a_close_frame_is_read_and_nothing_behind_it(
     frames: list[Frame], mask: bool, code: int | None, behind: bytes, cuts: list[int]
@@ -99,7 +99,7 @@ def test_a_close_frame_is_read_and_nothing_behind_it(
     assert seen(follow(stream, cuts)) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=400), cuts)
 @example(b"\x82\x7f\x80", [])
 @example(b"\x82\xff\x00\x00\x00\x00\x00\x00\x00\x01abcd!", [1, 2, 3])
@@ -110,7 +110,7 @@ def test_any_bytes_give_the_same_in_one_piece_and_in_many(stream: bytes, cuts: l
     assert seen(follow(stream, list(range(len(stream))))) == whole
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(streams, st.booleans(), codes, st.integers(0, 2**18), st.integers(0, 2**18))
 def test_a_boundary_is_where_a_frame_ends_and_nowhere_else(
     frames: list[Frame], mask: bool, code: int | None, start: int, end: int
@@ -162,7 +162,7 @@ def test_a_close_frame_with_half_a_code_bears_none() -> None:
     assert follow(b"\x88\x01x").close_code == 1005
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(1000, 4999).filter(may_be_sent),
     st.text(max_size=200),

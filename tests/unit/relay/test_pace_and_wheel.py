@@ -9,7 +9,7 @@ from handoff_relay.wheel import Wheel
 SECOND = 1_000_000_000
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(1, 10**9),
     st.lists(st.tuples(st.integers(0, 3 * SECOND), st.integers(0, 2**20)), max_size=40),
@@ -29,7 +29,7 @@ def test_no_span_carries_more_than_rate_and_burst(rate: int, steps: list[tuple[i
         assert span * SECOND <= (now - since) * rate + burst * SECOND
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 10**6), st.lists(st.integers(1, 10**7), min_size=1, max_size=50))
 def test_no_fraction_is_lost(rate: int, waits: list[int]) -> None:
     """Looked at often or seldom, it comes to the same, as long as it is not full."""
@@ -71,7 +71,7 @@ class Thing:
         self.slot = -1
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(
         st.tuples(

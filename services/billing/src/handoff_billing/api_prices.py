@@ -19,14 +19,13 @@ from handoff_billing.callers import (
     owner_of,
 )
 from handoff_billing.directory import Directory
+from handoff_billing.instants import month_ms, month_text, to_ms
 from handoff_billing.ledger import Ledger
-from handoff_billing.months import month_ms, month_text
 from handoff_billing.pricebook import REGIONS, PriceBook
 from handoff_billing.pricing import Pricing, Supposed
 from handoff_billing.tables import DEFAULT_CUSTOMER
 from handoff_billing.usage import Delivered
 from handoff_common.access import ALLOWED, Permission, Principal, Role
-from handoff_common.clock import to_ms
 from handoff_common.errors import FieldError, forbidden, invalid, not_found
 from handoff_common.http import Page, parse_json_object, read_body
 from handoff_common.minutes import HOUR_MS
@@ -176,6 +175,8 @@ def _intake(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
         so sending again does no harm. All rows are taken or none."""
         errors: list[FieldError] = []
         rows: dict[tuple[str, str, int, str], tuple[str, Delivered]] = {}
+        customers = {row.customer_id for row in body.data}
+        unknown = {one for one in customers if await directory.customer(one) is None}
         latest = to_ms(ledger.now()) // HOUR_MS * HOUR_MS
         for index, row in enumerate(body.data):
             at = f"data.{index}"
@@ -190,7 +191,7 @@ def _intake(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
                         f"{row.hour.isoformat()} is not the start of an hour that has begun",
                     )
                 )
-            if await directory.customer(row.customer_id) is None:
+            if row.customer_id in unknown:
                 errors.append(
                     FieldError(f"{at}.customer_id", f"{row.customer_id!r} is not a customer")
                 )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from handoff_billing import money
 from handoff_billing.errors import PriceBookInvalid
-from handoff_billing.months import month_ms
+from handoff_billing.instants import month_ms
 from handoff_common.errors import FieldError
 
 T = TypeVar("T")
@@ -58,11 +58,12 @@ class Fields:
     def text(
         self, name: str, *, longest: int, allowed: str = "", test: Callable[[str], bool] = bool
     ) -> str | None:
-        allowed = allowed or f"a text of 1 to {longest} characters"
+        allowed = allowed or f"a text of 1 to {longest} printable characters"
         value = self.take(name, allowed)
         if value is None:
             return None
-        if isinstance(value, str) and len(value) <= longest and test(value):
+        # What is not printable could neither be shown nor, as half a surrogate pair, be stored.
+        if isinstance(value, str) and len(value) <= longest and value.isprintable() and test(value):
             return value
         self.wrong(name, value, allowed)
         return None

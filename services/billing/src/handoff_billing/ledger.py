@@ -15,6 +15,7 @@ from handoff_billing import pricebook, tables, terms
 from handoff_billing.directory import Directory
 from handoff_billing.errors import invoice_held, no_price_book
 from handoff_billing.holds import Hold, Progress, cut_of, holds
+from handoff_billing.instants import from_ms, month_text
 from handoff_billing.invoice import (
     Subject,
     canonical,
@@ -26,16 +27,15 @@ from handoff_billing.invoice import (
     number_of,
     totals_document,
 )
-from handoff_billing.months import month_text
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.proof import Late, delivery_of, late_usage, rows_behind, usage_of
 from handoff_billing.rating import RATERS, rate, total
 from handoff_billing.settings import BillingSettings
 from handoff_billing.store import Tx, invoices, prices, rows
 from handoff_billing.store.invoices import Final, Month
-from handoff_billing.terms import Terms
+from handoff_billing.store.prices import Given
 from handoff_billing.usage import Delivered, Totals, UsageKey
-from handoff_common.clock import Clock, from_ms
+from handoff_common.clock import Clock
 from handoff_common.codec import encode
 from handoff_common.database import Database
 from handoff_common.errors import ApiError, FieldError
@@ -119,7 +119,8 @@ class Ledger:
         """Months that have an id, newest first; the customer's asked-for or current one among them,
         whether or not anything was used in it."""
         if customer_id is not None:
-            await self.month_for(customer_id, month_ms or self.current_month())
+            wanted = self.current_month() if month_ms is None else month_ms
+            await self.month_for(customer_id, wanted)
         async with self._database.read() as tx:
             return await invoices.list_months(
                 tx,
@@ -165,10 +166,10 @@ class Ledger:
             final = await invoices.find_final(tx, month.invoice_id)
             if final is not None:
                 return final_statement(final)
-            book, agreed = await prices_of(tx, month.customer_id, month.month_ms)
+            book, given = await prices_of(tx, month.customer_id, month.month_ms)
             usage = await rows.read_usage(tx, month.customer_id, month.month_ms, detail="region")
             delivery = await rows.read_delivery(tx, month.customer_id, month.month_ms)
-        lines = rate(usage, delivery, book, agreed)
+        lines = rate(usage, delivery, book, given.terms)
         return Statement(
             month,
             name,
@@ -222,7 +223,8 @@ class Ledger:
             found = await self._holds(tx, month, progress, partitions, known=customer is not None)
             if any(forced_reason is None or not hold.forceable for hold in found):
                 raise _held(month, found)
-            book, agreed = await prices_of(tx, month.customer_id, month.month_ms)
+            book, given = await prices_of(tx, month.customer_id, month.month_ms)
+            agreed = given.terms
             lines = rate(usage, delivery, book, agreed)
             subject = Subject(month.customer_id, name, month.month_ms)
             content = canonical(content_document(subject, book, agreed, usage, delivery, lines))
@@ -313,14 +315,14 @@ class Ledger:
         return number_of(series, year, counter)
 
 
-async def prices_of(tx: Tx, customer_id: str, month_ms: int) -> tuple[PriceBook, Terms]:
+async def prices_of(tx: Tx, customer_id: str, month_ms: int) -> tuple[PriceBook, Given]:
     """The price book version and the terms of a customer's month. Raises no_price_book (409)."""
     given = await prices.terms_in_force(tx, customer_id, month_ms)
     if given is not None:
         versions = await prices.read_books(tx, given.terms.price_book_id)
         book = pricebook.in_force(versions, month_ms)
         if book is not None:
-            return book, given.terms
+            return book, given
     raise no_price_book(customer_id, month_text(month_ms))
 
 

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from handoff_billing.fields import Fields
+from handoff_billing.instants import month_text
 from handoff_billing.money import text
-from handoff_billing.months import month_text
 
 REGIONS: Final = (
     "africa_std",
@@ -35,6 +35,7 @@ DEFAULT_REGION: Final = "*"
 without a price, whatever region an edge names."""
 
 MAX_TIERS = 100
+IDENTIFIER: Final = "1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit"
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 
@@ -129,18 +130,18 @@ class PriceBook:
         return entries.get(region) or entries[DEFAULT_REGION]
 
 
+def is_identifier(text: str) -> bool:
+    """Whether a price book may have this id."""
+    return bool(_IDENTIFIER.fullmatch(text))
+
+
 def parse(value: object) -> PriceBook:
     """A price book from decoded JSON; `version` is 1 where it is left out.
 
     Raises PriceBookInvalid, which names every wrong field, its value and what is allowed.
     """
     fields = Fields(value)
-    book_id = fields.text(
-        "price_book_id",
-        longest=64,
-        allowed="1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit",
-        test=lambda given: bool(_IDENTIFIER.fullmatch(given)),
-    )
+    book_id = fields.text("price_book_id", longest=64, allowed=IDENTIFIER, test=is_identifier)
     version = fields.integer("version", 1, 2**31 - 1, default=1)
     name = fields.text("name", longest=200)
     effective_ms = fields.month("effective_from")
@@ -292,14 +293,13 @@ def _price_document(price: Price) -> dict[str, Any]:
                 "package_size": text(size),
                 "package_price": text(package_price),
             }
-        case Graduated(tiers) | Volume(tiers):
-            return {
-                "model": MODELS[type(price)],
-                "tiers": [
-                    {
-                        "up_to": None if tier.up_to is None else text(tier.up_to),
-                        "unit_price": text(tier.unit_price),
-                    }
-                    for tier in tiers
-                ],
+    return {
+        "model": MODELS[type(price)],
+        "tiers": [
+            {
+                "up_to": None if tier.up_to is None else text(tier.up_to),
+                "unit_price": text(tier.unit_price),
             }
+            for tier in price.tiers
+        ],
+    }

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from handoff_billing import pricebook, tables, terms
-from handoff_billing.errors import PriceBookInvalid, in_force, no_price_book
+from handoff_billing.errors import PriceBookInvalid, in_force
+from handoff_billing.instants import from_ms, month_text
 from handoff_billing.ledger import FLUSH_SECONDS, prices_of
-from handoff_billing.months import month_text
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.rating import Line, rate
 from handoff_billing.settings import BillingSettings
@@ -21,7 +21,7 @@ from handoff_billing.store.prices import Given
 from handoff_billing.tables import DEFAULT_CUSTOMER
 from handoff_billing.terms import Terms
 from handoff_billing.usage import Delivered, Totals, UsageKey
-from handoff_common.clock import Clock, from_ms
+from handoff_common.clock import Clock
 from handoff_common.codec import encode
 from handoff_common.database import Database
 from handoff_common.errors import ApiError, FieldError, SettingError, invalid, not_found
@@ -84,6 +84,9 @@ class Pricing:
     # --- Price books ---
 
     async def books(self, price_book_id: str | None = None) -> list[PriceBook]:
+        """Every version, of one book or of all, by id and version."""
+        if price_book_id is not None and not pricebook.is_identifier(price_book_id):
+            return []
         async with self._database.read() as tx:
             return await prices.read_books(tx, price_book_id)
 
@@ -133,14 +136,8 @@ class Pricing:
     async def terms_of(self, customer_id: str, month_ms: int) -> tuple[Given, PriceBook]:
         """The terms of a customer's month, and the book's version. Raises no_price_book (409)."""
         async with self._database.read() as tx:
-            given = await prices.terms_in_force(tx, customer_id, month_ms)
-            if given is None:
-                raise no_price_book(customer_id, month_text(month_ms))
-            versions = await prices.read_books(tx, given.terms.price_book_id)
-            book = pricebook.in_force(versions, month_ms)
-            if book is None:
-                raise no_price_book(customer_id, month_text(month_ms))
-            return given, book
+            book, given = await prices_of(tx, customer_id, month_ms)
+        return given, book
 
     async def history(self, owner: str) -> list[Given]:
         """The owner's terms in the order in which they were given."""
@@ -207,8 +204,11 @@ class Pricing:
         """
         at_ms = month_of(self._clock.now_ms()) if month_ms is None else month_ms
         async with self._database.read() as tx:
-            book, agreed = await prices_of(tx, customer_id or DEFAULT_CUSTOMER, at_ms)
+            book, given = await prices_of(tx, customer_id or DEFAULT_CUSTOMER, at_ms)
+            agreed = given.terms
             if price_book_id is not None:
+                if not pricebook.is_identifier(price_book_id):
+                    raise not_found("price book", price_book_id)
                 found = pricebook.in_force(await prices.read_books(tx, price_book_id), at_ms)
                 if found is None:
                     raise not_found("price book", price_book_id)

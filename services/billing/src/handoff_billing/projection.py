@@ -5,9 +5,9 @@ Rows are absolute and versioned, so repeats, reordering and replays change nothi
 
 from collections.abc import Sequence
 
+from handoff_billing.instants import to_ms
 from handoff_billing.store import Tx, invoices
 from handoff_billing.store import rows as stored
-from handoff_common.clock import to_ms
 from handoff_common.events import (
     DeliveryData,
     DeliveryUsage,

@@ -10,6 +10,7 @@ computed from the rounded lines above it, so that a reader can check every step 
 shown.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -20,7 +21,6 @@ from handoff_billing.pricebook import (
     BANDWIDTH,
     MINUTES,
     MODELS,
-    Graduated,
     Package,
     PerUnit,
     Price,
@@ -120,33 +120,32 @@ def charges(price: Price, quantity: Decimal) -> tuple[Charge, ...]:
                 packages = whole + 1 if begun else whole
                 return (Charge(ZERO, None, packages, package_price, packages * package_price),)
             case Volume(tiers):
-                return (_volume(tiers, quantity),)
-            case Graduated(tiers):
-                return _graduated(tiers, quantity)
+                return (_tier_reached(tiers, quantity),)
+        return _graduated(price.tiers, quantity)
 
 
-def _volume(tiers: Sequence[Tier], quantity: Decimal) -> Charge:
-    above = ZERO
-    for tier in tiers:
-        if tier.up_to is None or quantity <= tier.up_to:
-            break
-        above = tier.up_to
-    else:
-        raise AssertionError("the last tier of a parsed price has no end")
-    return Charge(above, tier.up_to, quantity, tier.unit_price, quantity * tier.unit_price)
+def _tier_reached(tiers: Sequence[Tier], quantity: Decimal) -> Charge:
+    ends = _ends(tiers)
+    at = bisect_left(ends, quantity)
+    above = ends[at - 1] if at else ZERO
+    unit_price = tiers[at].unit_price
+    return Charge(above, tiers[at].up_to, quantity, unit_price, quantity * unit_price)
 
 
 def _graduated(tiers: Sequence[Tier], quantity: Decimal) -> tuple[Charge, ...]:
-    parts: list[Charge] = []
-    above = ZERO
-    for tier in tiers:
-        end = quantity if tier.up_to is None else min(quantity, tier.up_to)
-        inside = end - above
+    ends = _ends(tiers)
+    at = bisect_left(ends, quantity)
+    parts = []
+    for index, tier in enumerate(tiers[: at + 1]):
+        above = ends[index - 1] if index else ZERO
+        inside = (ends[index] if index < at else quantity) - above
         parts.append(Charge(above, tier.up_to, inside, tier.unit_price, inside * tier.unit_price))
-        if tier.up_to is None or quantity <= tier.up_to:
-            break
-        above = tier.up_to
     return tuple(parts)
+
+
+def _ends(tiers: Sequence[Tier]) -> list[Decimal]:
+    """Where the tiers end; the last does not. A quantity at an end belongs to the tier below."""
+    return [tier.up_to for tier in tiers if tier.up_to is not None]
 
 
 def _usage_lines(usage: Usage, delivery: Iterable[Delivered], book: PriceBook) -> Iterable[Line]:
@@ -225,13 +224,13 @@ def _adjustments(usage_total: Decimal, book: PriceBook, terms: Terms) -> Sequenc
         percent = terms.discount_percent
         add("discount", f"Discount {text(percent)} %", -percent_of(subtotal, percent))
     if terms.coupon is not None:
-        code = terms.coupon.code
-        if terms.coupon.percent is not None:
-            percent = terms.coupon.percent
-            cost = -percent_of(subtotal, percent)
-            add("coupon", f"Coupon {code}, {text(percent)} %", cost, code)
-        elif terms.coupon.amount is not None:
-            add("coupon", f"Coupon {code}", -min(terms.coupon.amount, subtotal), code)
+        code, share = terms.coupon.code, terms.coupon.percent
+        if share is not None:
+            cost = percent_of(subtotal, share)
+            add("coupon", f"Coupon {code}, {text(share)} %", -cost, code)
+        else:
+            cost = min(terms.coupon.amount or ZERO, subtotal)
+            add("coupon", f"Coupon {code}", -cost, code)
     if terms.commitment is not None:
         agreed, overage = terms.commitment.amount, terms.commitment.overage_rate
         if subtotal < agreed:

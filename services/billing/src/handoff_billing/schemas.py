@@ -103,7 +103,9 @@ class PricingOut(BaseModel):
 
 class FinalizeIn(StrictModel):
     force: bool = False
-    reason: str | None = Field(None, min_length=1, max_length=1000)
+    reason: str | None = Field(
+        None, min_length=1, max_length=1000, pattern=r"^[^\x00]*$", description="kept for ever"
+    )
 
 
 class SupposedIn(StrictModel):
@@ -318,6 +320,8 @@ class AcceptedOut(BaseModel):
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
-    """For `openapi_extra`: a JSON body that the code reads by itself."""
-    schema = model.model_json_schema()
+    """For `openapi_extra`: a JSON body that the code reads by itself. Its parts are those of the
+    answers, which the document has among its components."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

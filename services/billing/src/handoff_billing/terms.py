@@ -10,8 +10,9 @@ from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
 from handoff_billing.fields import Fields
+from handoff_billing.instants import month_text
 from handoff_billing.money import text
-from handoff_billing.months import month_text
+from handoff_billing.pricebook import IDENTIFIER, is_identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def parse(value: object) -> Terms:
     Raises PriceBookInvalid, which names every wrong field, its value and what is allowed.
     """
     fields = Fields(value)
-    book_id = fields.text("price_book_id", longest=64)
+    book_id = fields.text("price_book_id", longest=64, allowed=IDENTIFIER, test=is_identifier)
     effective_ms = fields.month("effective_from")
     discount = fields.decimal("discount_percent", positive=True, highest=100, optional=True)
     minimum = fields.decimal("monthly_minimum", positive=True, optional=True)

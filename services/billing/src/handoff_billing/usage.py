@@ -7,7 +7,7 @@ start.
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from handoff_common.events import Counters, UsageData, counters_of
+from handoff_common.events import Counters
 
 
 class UsageKey(NamedTuple):
@@ -59,10 +59,6 @@ class Delivered(NamedTuple):
 Usage = Mapping[UsageKey, Totals]
 
 NOTHING = Totals()
-
-
-def totals_of(data: UsageData) -> Totals:
-    return Totals(data.minutes, counters_of(data), data.opened, data.closed, data.lost)
 
 
 def summed(rows: Iterable[tuple[UsageKey, Totals]]) -> dict[UsageKey, Totals]:

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from handoff_edge.errors import Refused, refused
 from handoff_edge.head import Field, Head, extension_names, listed, read_fields
@@ -95,8 +95,6 @@ def _read_head(raw: bytes) -> tuple[int, int, tuple[Field, ...]]:
     except Refused as error:
         text = f"the origin's answer: {error.refusal.text}"
         raise refused("origin_invalid_answer", text) from None
-    if b"\n" in raw.replace(b"\r\n", b""):
-        raise refused("origin_invalid_answer", "the origin ends a line with LF alone")
     return int(match[1]), int(match[2]), fields
 
 
@@ -125,15 +123,14 @@ def _values(fields: tuple[Field, ...], name: str) -> list[str]:
     return [field.value for field in fields if field.name == name]
 
 
-class Body:
+class Body(Protocol):
     """Where a body ends. `take` is given what comes and says how much of it belongs."""
 
     def take(self, data: bytes) -> tuple[int, bool]:
         """(bytes of `data` that belong to the answer, whether the answer is whole)."""
-        raise NotImplementedError
 
 
-class _Sized(Body):
+class _Sized:
     def __init__(self, length: int) -> None:
         self._left = length
 
@@ -143,12 +140,12 @@ class _Sized(Body):
         return taken, self._left == 0
 
 
-class _UntilEnd(Body):
+class _UntilEnd:
     def take(self, data: bytes) -> tuple[int, bool]:
         return len(data), False
 
 
-class _Chunked(Body):
+class _Chunked:
     """Follows chunk sizes and trailers; the bytes stay as they are."""
 
     def __init__(self) -> None:

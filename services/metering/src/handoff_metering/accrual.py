@@ -20,6 +20,7 @@ from handoff_common.outbox import Outbox, enqueue
 from handoff_common.topics import CONNECTIONS, USAGE
 from handoff_metering import publishing, tables, watermarks
 from handoff_metering.metrics import Metrics
+from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import ConnectionState, Totals, UsageKey, accrue
 from handoff_metering.views import EdgesView
@@ -90,7 +91,7 @@ class Accrual:
         """Accrue what one slice owes now. say: publish its progress too, where it changed.
 
         Without `say`, progress is looked at only where the slice had not passed the watermarks
-        that it was told of, and published only where that lets it come further.
+        that it was told of, and published only where more than its position has changed.
         """
         late = number in self._late
         if not say and not late and not await self._is_due(number):
@@ -104,7 +105,7 @@ class Accrual:
 
     async def _is_due(self, number: int) -> bool:
         async with self._database.read() as tx:
-            position = (await store.read_positions(tx)).get(number, 0)
+            position = (await store_slices.read_positions(tx)).get(number, 0)
             for edge in self._edges.edges.values():
                 mark = edge.passed(number, position)
                 if mark and await store.due(tx, number, edge.edge_id, mark.through_ms, 1):
@@ -121,8 +122,8 @@ class Accrual:
         edges, lost = self._edges.edges, self._edges.lost
         said: publishing.Progress | None = None
         async with self._database.transaction() as tx:
-            held = await store.lock_slice(tx, number)
-            positions = await store.read_positions(tx)
+            held = await store_slices.lock_slice(tx, number)
+            positions = await store_slices.read_positions(tx)
             position = positions.get(number, 0)
             revision = held.revision
             changed, changes = await _due(tx, number, position, edges)
@@ -137,14 +138,14 @@ class Accrual:
             done = len(changed) < _CONNECTIONS_PER_TRANSACTION
             if done and (say or late):
                 said = await self._progress(tx, number, positions, edges, lost)
-                if said is not None and not self._is_news(number, said, only_further=not say):
+                if said is not None and not self._is_news(number, said, but_for_position=not say):
                     said = None
             if said is not None:
                 revision += 1
                 version = publishing.Version(held.generation, revision, position - 1)
                 outgoing += publishing.progress(said, number, slices, version, partitions, now_ms)
             if outgoing:
-                await store.set_revision(tx, number, revision)
+                await store_slices.set_revision(tx, number, revision)
                 await enqueue(tx, tables.outbox, outgoing)
         self._metrics.accrued.inc(sum(change.minutes for change in changes.values()))
         if said is not None:
@@ -152,11 +153,11 @@ class Accrual:
             self._metrics.through.labels(str(number)).set(said.through_ms // 1000)
         return done
 
-    def _is_news(self, number: int, said: publishing.Progress, *, only_further: bool) -> bool:
+    def _is_news(self, number: int, said: publishing.Progress, *, but_for_position: bool) -> bool:
         last = self._said.get(number)
         if last is None:
             return True
-        return said.through_ms > last.through_ms if only_further else said != last
+        return said != (last._replace(position=said.position) if but_for_position else last)
 
     async def _progress(
         self,
@@ -182,7 +183,7 @@ class Accrual:
             open_on=open_on,
             seen=await store.edges_seen(tx, number),
         )
-        parked = await store.parked_counts(tx, number)
+        parked = await store_slices.parked_counts(tx, number)
         orphans = sum(count for edge_id, count in open_on.items() if edge_id in lost)
         totals = await store.edge_totals(tx)
         difference = 0

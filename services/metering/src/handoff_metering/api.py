@@ -18,6 +18,7 @@ from handoff_metering.context import Context, ordered, region
 from handoff_metering.errors import already_closed
 from handoff_metering.instants import from_ms
 from handoff_metering.store import reports
+from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import ConnectionState
 
@@ -202,7 +203,7 @@ async def _watermarks(context: Context, *, operator: bool) -> schemas.Watermarks
     edges, silence, lost = context.edges.edges, context.edges.silence, context.edges.lost
     lags = await context.projector.lag()
     async with context.database.read() as tx:
-        positions = await store.read_positions(tx)
+        positions = await store_slices.read_positions(tx)
         gone = lost | {edge_id for edge_id, edge in edges.items() if edge.latest.ended}
         lows = {}
         for partition in sorted(lags):
@@ -299,8 +300,8 @@ def _instant(ms: int | None) -> str | None:
 async def _reconciliation(context: Context, customer_id: str | None) -> schemas.ReconciliationOut:
     async with context.database.read() as tx:
         counts = await reports.counts(tx, customer_id)
-        parked = await store.parked_counts(tx)
-        positions = await store.read_positions(tx)
+        parked = await store_slices.parked_counts(tx)
+        positions = await store_slices.read_positions(tx)
         totals = await store.edge_totals(tx)
     mine = sum(parked.values()) if customer_id is None else parked.get(customer_id, 0)
     edges = []

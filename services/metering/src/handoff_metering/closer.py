@@ -17,6 +17,7 @@ from handoff_common.log import EventLog, Message
 from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS, EDGES
 from handoff_metering import orphans
+from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.views import EdgesView
 
@@ -84,7 +85,7 @@ class OrphanCloser:
     async def _close(self, edge_id: str, number: int) -> int:
         edge = self._edges.edges[edge_id]
         async with self._database.read() as tx:
-            position = (await store.read_positions(tx)).get(number, 0)
+            position = (await store_slices.read_positions(tx)).get(number, 0)
             if not edge.latest.passed_by(number, position):
                 return 0
             states = await store.open_connections(tx, number, edge_id, _CONNECTIONS_PER_APPEND)
@@ -98,6 +99,6 @@ class OrphanCloser:
         now_ms = self._clock.now_ms()
         until_ms = now_ms + max(1, int(3_000 * self._tick_seconds))
         async with self._database.transaction() as tx:
-            return await store.hold_lease(
+            return await store_slices.hold_lease(
                 tx, _LEASE, self._holder, now_ms=now_ms, until_ms=until_ms
             )

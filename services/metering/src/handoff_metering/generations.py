@@ -14,7 +14,7 @@ from handoff_common.minutes import hour_of
 from handoff_common.topics import CONNECTIONS, USAGE
 from handoff_metering.errors import RebuildUnfinished
 from handoff_metering.instants import to_ms
-from handoff_metering.store import states as store
+from handoff_metering.store import slices as store_slices
 from handoff_metering.usage import UsageKey
 from handoff_metering.views import read_to_end
 
@@ -33,8 +33,8 @@ async def prepare(database: Database, log: EventLog) -> None:
     Raises RebuildUnfinished where a rebuild was interrupted.
     """
     async with database.read() as tx:
-        known = await store.slices(tx)
-        unfinished = await store.is_rebuilding(tx)
+        known = await store_slices.slices(tx)
+        unfinished = await store_slices.is_rebuilding(tx)
     if unfinished:
         raise RebuildUnfinished(
             "a rebuild of metering was interrupted, so its tables are not whole; "
@@ -47,7 +47,7 @@ async def prepare(database: Database, log: EventLog) -> None:
     if generation is None:
         generation = (await published(log)).generation + 1
     async with database.transaction() as tx:
-        await store.make_slices(tx, numbers, generation=generation)
+        await store_slices.make_slices(tx, numbers, generation=generation)
 
 
 async def published(log: EventLog) -> Published:

@@ -20,6 +20,7 @@ from handoff_common.topics import CONNECTIONS
 from handoff_metering import publishing, replay, tables
 from handoff_metering.instants import to_ms
 from handoff_metering.metrics import Metrics
+from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import (
     NO_BYTES,
@@ -39,7 +40,7 @@ class ConnectionsProjection:
     publish: whether changed rows go to the outbox; a rebuild replays without.
     """
 
-    name = store.PROJECTION
+    name = store_slices.PROJECTION
     topics = (CONNECTIONS.name,)
 
     def __init__(
@@ -67,7 +68,7 @@ class ConnectionsProjection:
         if not events:
             return
         # Taken first, so that what accrues beside this on another connection waits its turn.
-        held = await store.lock_slice(tx, partition.number)
+        held = await store_slices.lock_slice(tx, partition.number)
         known = await store.load_states(tx, sorted({e.data.connection_id for _, e in events}))
         sums = _Sums(partition.number, known)
         for offset, event in events:
@@ -80,7 +81,7 @@ class ConnectionsProjection:
         self,
         tx: AsyncConnection,
         number: int,
-        held: store.Slice,
+        held: store_slices.Slice,
         sums: "_Sums",
         last_offset: int,
     ) -> None:
@@ -92,7 +93,7 @@ class ConnectionsProjection:
             return
         revision = held.revision + 1
         rows = await store.change_usage(tx, number, changes, revision)
-        await store.set_revision(tx, number, revision)
+        await store_slices.set_revision(tx, number, revision)
         if self._publish:
             version = publishing.Version(held.generation, revision, last_offset)
             await enqueue(
@@ -108,7 +109,7 @@ class ConnectionsProjection:
         decision = event.data
         held = None
         if decision.partition == partition.number:
-            held = await store.parked_record(tx, partition, decision.offset)
+            held = await store_slices.parked_record(tx, partition, decision.offset)
         said = {"partition": decision.partition, "offset": decision.offset}
         if held is None:
             self._logger.warning("decision_without_record", **said)
@@ -119,7 +120,7 @@ class ConnectionsProjection:
             if again is None:
                 self._logger.warning("retried_in_vain", **said)
                 return []
-        await store.unpark(tx, partition, decision.offset)
+        await store_slices.unpark(tx, partition, decision.offset)
         self._logger.info("parked_record_decided", decision=decision.decision, **said)
         return [] if again is None else [(held.offset, again)]
 

@@ -22,6 +22,7 @@ from handoff_metering.generations import published
 from handoff_metering.metrics import Metrics
 from handoff_metering.projection import ConnectionsProjection
 from handoff_metering.settings import MeteringSettings
+from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import Totals, UsageKey, accrue
 from handoff_metering.views import EdgesView, read_to_end
@@ -46,10 +47,10 @@ async def rebuild(
     numbers = range(await log.partitions(CONNECTIONS.name))
     before = await published(log)
     async with database.transaction() as tx:
-        known = await store.slices(tx)
+        known = await store_slices.slices(tx)
         former = {number: frozenset(await store.all_usage(tx, number)) for number in numbers}
         generation = 1 + max([before.generation, *(one.generation for one in known.values())])
-        await store.begin_rebuild(tx, numbers, generation)
+        await store_slices.begin_rebuild(tx, numbers, generation)
     metrics = Metrics(new_registry())
     projector = Projector(
         ConnectionsProjection(
@@ -72,8 +73,8 @@ async def rebuild(
         rows += made
         dropped += zeroed
     async with database.transaction() as tx:
-        events = sum((await store.read_positions(tx)).values())
-        await store.end_rebuild(tx)
+        events = sum((await store_slices.read_positions(tx)).values())
+        await store_slices.end_rebuild(tx)
     return Rebuilt(generation, events, rows, dropped)
 
 
@@ -86,8 +87,8 @@ async def _publish(
     clock: Clock,
 ) -> tuple[int, int]:
     async with database.transaction() as tx:
-        held = await store.lock_slice(tx, number)
-        position = (await store.read_positions(tx)).get(number, 0)
+        held = await store_slices.lock_slice(tx, number)
+        position = (await store_slices.read_positions(tx)).get(number, 0)
         changes: dict[UsageKey, Totals] = {}
         accrued = []
         for edge in edges.values():
@@ -102,7 +103,7 @@ async def _publish(
         revision = held.revision + 1
         await store.save_minutes(tx, accrued)
         await store.change_usage(tx, number, changes, revision)
-        await store.set_revision(tx, number, revision)
+        await store_slices.set_revision(tx, number, revision)
         rows = await store.all_usage(tx, number)
         zeroed = {key: Totals() for key in former - rows.keys()}
         version = publishing.Version(generation, revision, position - 1)

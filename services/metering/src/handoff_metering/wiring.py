@@ -1,7 +1,5 @@
 """Puts metering together. `build` opens nothing: the service's start does."""
 
-from collections.abc import Sequence
-
 from handoff_common.access import AccessView
 from handoff_common.clock import Clock
 from handoff_common.database import Database, migrate
@@ -90,9 +88,6 @@ def build(
     async def on_stop() -> None:
         await outbox.flushed(timeout=_FLUSH_SECONDS)
 
-    def not_ready() -> Sequence[str]:
-        return health.reasons()
-
     return Service(
         name="metering",
         app=app,
@@ -108,5 +103,5 @@ def build(
         },
         on_start=on_start,
         on_stop=on_stop,
-        not_ready=not_ready,
+        not_ready=health.reasons,
     )

@@ -1,4 +1,5 @@
-"""Metering's SQL. `states` is what the projection reads and writes, `reports` what the API reads.
+"""Metering's SQL: `states` is connections and totals, `slices` where the projection stands and what
+has been published, `reports` what the API reads.
 
 Functions take the caller's transaction; none begins or ends one.
 """

@@ -1,0 +1,145 @@
+"""Where the projection stands: positions, parked records, what slices have published, leases."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handoff_common.database import load_positions, upsert
+from handoff_common.log import Partition
+from handoff_common.topics import CONNECTIONS
+from handoff_metering import tables
+
+PROJECTION = "metering"
+
+
+async def read_positions(tx: AsyncConnection) -> dict[int, int]:
+    """Slice → next offset, as committed."""
+    stored = await load_positions(tx, tables.positions, PROJECTION, [CONNECTIONS.name])
+    return {partition.number: offset for partition, (_, offset) in stored.items()}
+
+
+class ParkedRecord(NamedTuple):
+    offset: int
+    appended_ms: int
+    key: str
+    value: bytes
+
+
+async def parked_record(
+    tx: AsyncConnection, partition: Partition, offset: int
+) -> ParkedRecord | None:
+    p = tables.parked.c
+    row = (
+        await tx.execute(
+            select(p.appended_ms, p.key, p.value).where(*_parked_at(partition, offset))
+        )
+    ).first()
+    return None if row is None else ParkedRecord(offset, row.appended_ms, row.key, bytes(row.value))
+
+
+async def unpark(tx: AsyncConnection, partition: Partition, offset: int) -> None:
+    await tx.execute(delete(tables.parked).where(*_parked_at(partition, offset)))
+
+
+def _parked_at(partition: Partition, offset: int) -> tuple[Any, ...]:
+    p = tables.parked.c
+    return (
+        p.projection == PROJECTION,
+        p.topic == partition.topic,
+        p.partition == partition.number,
+        p.offset == offset,
+    )
+
+
+async def parked_counts(tx: AsyncConnection, number: int | None = None) -> dict[str, int]:
+    """Customer ("" where it cannot be told) → undecided records, of one slice or of all."""
+    p = tables.parked.c
+    customer = func.coalesce(p.customer_id, "").label("customer")
+    query = select(customer, func.count().label("records")).where(
+        p.projection == PROJECTION, p.topic == CONNECTIONS.name
+    )
+    if number is not None:
+        query = query.where(p.partition == number)
+    # By its label: on Postgres the expression with its parameter, repeated, is not the same one.
+    rows = await tx.execute(query.group_by("customer"))
+    return {row.customer: row.records for row in rows}
+
+
+class Slice(NamedTuple):
+    generation: int
+    revision: int
+
+
+async def make_slices(
+    tx: AsyncConnection, numbers: Iterable[int], *, generation: int, rebuilding: bool = False
+) -> None:
+    """Add the slices that are not there yet."""
+    await upsert(
+        tx,
+        tables.slices,
+        [
+            {"slice": n, "generation": generation, "revision": 0, "rebuilding": rebuilding}
+            for n in numbers
+        ],
+        keys=["slice"],
+        update=[],
+    )
+
+
+async def lock_slice(tx: AsyncConnection, number: int) -> Slice:
+    """The slice's row, held until the transaction ends: what a slice publishes is in one order."""
+    s = tables.slices.c
+    row = (
+        await tx.execute(
+            select(s.generation, s.revision).where(s.slice == number).with_for_update()
+        )
+    ).one()
+    return Slice(row.generation, row.revision)
+
+
+async def set_revision(tx: AsyncConnection, number: int, revision: int) -> None:
+    await tx.execute(
+        update(tables.slices).where(tables.slices.c.slice == number).values(revision=revision)
+    )
+
+
+async def slices(tx: AsyncConnection) -> dict[int, Slice]:
+    rows = await tx.execute(select(tables.slices))
+    return {row.slice: Slice(row.generation, row.revision) for row in rows}
+
+
+async def is_rebuilding(tx: AsyncConnection) -> bool:
+    found = await tx.scalar(
+        select(func.count()).select_from(tables.slices).where(tables.slices.c.rebuilding)
+    )
+    return bool(found)
+
+
+async def begin_rebuild(tx: AsyncConnection, numbers: Iterable[int], generation: int) -> None:
+    """Drop every projected row, and what was about to be sent of the old generation."""
+    for table in (*tables.PROJECTED, tables.outbox, tables.slices):
+        await tx.execute(delete(table))
+    await make_slices(tx, numbers, generation=generation, rebuilding=True)
+
+
+async def end_rebuild(tx: AsyncConnection) -> None:
+    await tx.execute(update(tables.slices).values(rebuilding=False))
+
+
+async def hold_lease(
+    tx: AsyncConnection, name: str, holder: str, *, now_ms: int, until_ms: int
+) -> bool:
+    """Take the lease, or keep it; False while another holds it."""
+    lease = tables.leases.c
+    kept = await tx.execute(
+        update(tables.leases)
+        .where(lease.name == name, (lease.holder == holder) | (lease.until_ms <= now_ms))
+        .values(holder=holder, until_ms=until_ms)
+    )
+    if kept.rowcount:
+        return True
+    row = {"name": name, "holder": holder, "until_ms": until_ms}
+    await upsert(tx, tables.leases, [row], keys=["name"], update=[])
+    return bool(await tx.scalar(select(lease.holder == holder).where(lease.name == name)))
