@@ -23,6 +23,7 @@ from handoff_standalone.gateway import service_of
         ("/v1/usages", None),
         ("/v1/connections/x", "metering"),
         ("/billing/v3/invoices/month-to-date", "billing"),
+        ("/billing/docs", None),
         ("/v1/invoices/1/finalize", "billing"),
         ("/v1/estimates", "billing"),
         ("/etc/passwd", None),

@@ -12,7 +12,7 @@ import httpx
 from handoff_billing.settings import BillingSettings
 from handoff_billing.wiring import build
 from handoff_common.access import token_hash
-from handoff_common.clock import ManualClock, from_ms
+from handoff_common.clock import ManualClock
 from handoff_common.codec import encode
 from handoff_common.database import Database
 from handoff_common.events import (
@@ -28,6 +28,7 @@ from handoff_common.events import (
     UsageProgress,
     UsageTotals,
 )
+from handoff_common.instants import from_ms
 from handoff_common.log import Message, Position
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.minutes import HOUR_MS, month_bounds

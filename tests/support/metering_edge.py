@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from handoff_common import codec
-from handoff_common.clock import from_ms
 from handoff_common.events import (
     AcceptedData,
     BytesData,
@@ -24,6 +23,7 @@ from handoff_common.events import (
     Reason,
     WatermarkData,
 )
+from handoff_common.instants import from_ms
 from handoff_common.log import EventLog, Message
 from handoff_common.topics import CONNECTIONS, EDGES
 

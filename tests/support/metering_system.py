@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 import httpx
 
 from handoff_common import codec
-from handoff_common.clock import Clock, SystemClock, from_ms
+from handoff_common.clock import Clock, SystemClock
 from handoff_common.database import Database
 from handoff_common.events import (
     AccessData,
@@ -24,6 +24,7 @@ from handoff_common.events import (
     UsageTotals,
     counters_of,
 )
+from handoff_common.instants import from_ms
 from handoff_common.log import Partition
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.minutes import month_of

@@ -15,8 +15,8 @@ from handoff_billing.settings import BillingSettings
 from handoff_billing.usage import Totals
 from handoff_billing.verify import check_links, verify
 from handoff_common import codec
-from handoff_common.clock import from_ms
 from handoff_common.events import Counters, InvoiceData
+from handoff_common.instants import from_ms
 from handoff_common.log import Message, Partition
 from handoff_common.minutes import HOUR_MS
 from handoff_common.settings import load

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from handoff_common import codec
-from handoff_common.clock import ManualClock, to_ms
+from handoff_common.clock import ManualClock
 from handoff_common.errors import LogWriteFailed
 from handoff_common.events import (
     ConnectionAccepted,
@@ -21,6 +21,7 @@ from handoff_common.events import (
     Reason,
     counters_of,
 )
+from handoff_common.instants import to_ms
 from handoff_common.log import Message, Position, PositionSource, Subscription, Totals
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.telemetry import new_registry

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from handoff_common.clock import from_ms, rfc3339
 from handoff_common.events import COUNTER_NAMES, EndConnection
+from handoff_common.instants import from_ms, rfc3339
 from handoff_common.minutes import HOUR_MS, MINUTE_MS, month_of
 from support.metering_edge import Edge, Script, carried
 from support.metering_system import MONTH_END, NOW_MS, System, system, until

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from handoff_common import codec
-from handoff_common.clock import from_ms
 from handoff_common.events import ParkedDecision, ParkedDecisionData
+from handoff_common.instants import from_ms
 from handoff_common.log import Message, Position
 from handoff_common.minutes import HOUR_MS
 from handoff_common.topics import CONNECTIONS

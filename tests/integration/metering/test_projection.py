@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 
 from handoff_common import codec
-from handoff_common.clock import from_ms, to_ms
 from handoff_common.database import Database
 from handoff_common.events import ConnectionEvent, EdgeWatermark, UsageTotals
+from handoff_common.instants import from_ms, to_ms
 from handoff_common.log import Message, Partition
 from handoff_common.minutes import HOUR_MS
 from handoff_common.outbox import Outbox

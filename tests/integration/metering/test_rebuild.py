@@ -8,9 +8,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import func, select, update
 
 from handoff_common import codec
-from handoff_common.clock import from_ms
 from handoff_common.database import migrate
 from handoff_common.events import ParkedDecision, ParkedDecisionData
+from handoff_common.instants import from_ms
 from handoff_common.log import Message
 from handoff_common.minutes import HOUR_MS
 from handoff_common.outbox import enqueue

@@ -17,7 +17,7 @@ import rfc8785
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handoff_billing.instants import instant_ms, rfc3339
+from handoff_billing.instants import instant_ms
 from handoff_billing.invoice import (
     NO_CHAIN,
     Subject,
@@ -45,6 +45,7 @@ from handoff_billing.terms import Coupon, Terms
 from handoff_billing.usage import Delivered, Totals, UsageKey, summed
 from handoff_billing.verify import ABSENT, check_links, first_difference, verify
 from handoff_common.events import InvoiceData
+from handoff_common.instants import rfc3339
 from support.billing_values import (
     NOVEMBER,
     OCTOBER,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handoff_common import minutes
-from handoff_common.clock import to_ms
+from handoff_common.instants import to_ms
 
 INSTANTS = st.integers(min_value=0, max_value=4_102_444_800_000)
 FORTY_DAYS_MS = 40 * minutes.DAY_MS

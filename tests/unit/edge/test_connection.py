@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handoff_common import codec
-from handoff_common.clock import from_ms, to_ms
 from handoff_common.events import (
     ConnectionBytes,
     ConnectionClosed,
@@ -17,6 +16,7 @@ from handoff_common.events import (
     Reason,
     counters_of,
 )
+from handoff_common.instants import from_ms, to_ms
 from handoff_common.minutes import month_of
 from handoff_common.topics import CONNECTIONS
 from handoff_edge.connection import Connection, Facts, Phase, Place, lost

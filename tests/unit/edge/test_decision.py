@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handoff_common.clock import to_ms
 from handoff_common.events import BackendSnapshot, Limits, NameValue, RuleSnapshot
+from handoff_common.instants import to_ms
 from handoff_edge.decision import Counts, Handoff, decide, glob_matches
 from handoff_edge.errors import STATUS, Refusal
 from handoff_edge.head import Head

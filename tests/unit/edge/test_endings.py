@@ -3,8 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
-from handoff_common.clock import to_ms
 from handoff_common.events import Reason
+from handoff_common.instants import to_ms
 from handoff_edge.endings import DRAINED, Ending, verdict
 from handoff_edge.rulebook import RuleBook
 from support.edge_events import NOW, cap, contract, customer, service

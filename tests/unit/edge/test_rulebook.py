@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handoff_common.clock import to_ms
+from handoff_common.instants import to_ms
 from handoff_edge.rulebook import RuleBook, Saved, entitlement
 from support.edge_events import NOW, cap, contract, customer, end_connection, service
 

@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from handoff_common.instants import from_ms, to_ms
 from handoff_metering import instants
 
-NOW = instants.to_ms(datetime(2026, 3, 31, 15, 30, 12, tzinfo=UTC))
+NOW = to_ms(datetime(2026, 3, 31, 15, 30, 12, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ NOW = instants.to_ms(datetime(2026, 3, 31, 15, 30, 12, tzinfo=UTC))
     ],
 )
 def test_what_clients_write_is_understood(text: str, expected: datetime) -> None:
-    assert instants.from_ms(instants.parse(text, NOW)) == expected
+    assert from_ms(instants.parse(text, NOW)) == expected
 
 
 @pytest.mark.parametrize(

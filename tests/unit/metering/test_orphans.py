@@ -3,8 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handoff_common.clock import from_ms, to_ms
 from handoff_common.events import EdgeEvent, Reason, Tick, TickData
+from handoff_common.instants import from_ms, to_ms
 from handoff_metering import orphans
 from handoff_metering.usage import fold
 from support.metering_edge import Script, watermark

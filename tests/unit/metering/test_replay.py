@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import pytest
 
 from handoff_common import codec
-from handoff_common.clock import from_ms
 from handoff_common.events import (
     ConnectionEvent,
     Envelope,
     ParkedDecision,
     ParkedDecisionData,
 )
+from handoff_common.instants import from_ms
 from handoff_common.log import Record
 from handoff_common.topics import CONNECTIONS
 from handoff_metering import replay

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from handoff_common.clock import to_ms
 from handoff_common.events import ConnectionEvent, Counters, Reason
+from handoff_common.instants import to_ms
 from handoff_common.minutes import HOUR_MS, MINUTE_MS, hour_of, month_of, owed
 from handoff_metering.orphans import closing
 from handoff_metering.usage import (

@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 
 from fastapi import Request
 
-from handoff_common.clock import Clock, to_ms
+from handoff_common.clock import Clock
 from handoff_common.errors import ApiError, forbidden
 from handoff_common.events import AccessData, AccessSnapshot
+from handoff_common.instants import to_ms
 from handoff_common.log import EventLog
 from handoff_common.topics import ACCESS
 from handoff_common.view import View

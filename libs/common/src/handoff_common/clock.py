@@ -1,12 +1,10 @@
-"""Time as an argument. Instants are integers: nanoseconds (`_ns`) or milliseconds (`_ms`) since the
-Unix epoch, UTC. No float stands for an instant or a duration that is billed."""
+"""Where now comes from: a clock is an argument, made once by whoever puts a process together."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
+from handoff_common.instants import from_ms, to_ms
 
 
 class Clock(Protocol):
@@ -58,19 +56,3 @@ class ManualClock:
 
     def advance(self, *, seconds: int = 0, ms: int = 0, ns: int = 0) -> None:
         self._ns += seconds * 1_000_000_000 + ms * 1_000_000 + ns
-
-
-def to_ms(instant: datetime) -> int:
-    """Milliseconds since the epoch, rounded down; `instant` must bear a time zone."""
-    return (instant - EPOCH) // _MILLISECOND
-
-
-def from_ms(ms: int) -> datetime:
-    return EPOCH + ms * _MILLISECOND
-
-
-def rfc3339(ms: int) -> str:
-    """`2026-11-01T00:00:00Z`, with milliseconds only where there are any."""
-    instant = from_ms(ms)
-    text = instant.strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{ms % 1000:03d}Z" if ms % 1000 else f"{text}Z"

@@ -48,6 +48,9 @@ NAMING = {
 
 _VARIABLES_PER_STATEMENT = 30_000
 
+Tx = AsyncConnection
+"""An open transaction of a `Database`, as callers pass it to the store."""
+
 
 class ExactDecimal(TypeDecorator[Decimal]):
     """A Decimal that comes back as it went in: NUMERIC on Postgres, text on SQLite."""

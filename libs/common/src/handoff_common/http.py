@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handoff_common.errors import ApiError, FieldError, invalid
 from handoff_common.ids import uuid7
+from handoff_common.openapi import is_under, with_refusals
 from handoff_common.telemetry import get_logger
 
 MAX_BODY_BYTES = 1_048_576
@@ -108,11 +109,19 @@ def create_app(
         """Prometheus metrics."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    app.add_middleware(_RequestId)
+    framework_document = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = with_refusals(framework_document(), classic)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.add_middleware(RequestId)
     return app
 
 
-class _RequestId:
+class RequestId:
     """Gives each request an id, takes over a sane one that the caller sent, and sends it back."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -139,8 +148,7 @@ class _RequestId:
 
 
 def _render(request: Request, error: ApiError, classic: tuple[str, ...]) -> Response:
-    path = request.url.path
-    if any(path == prefix or path.startswith(prefix + "/") for prefix in classic):
+    if is_under(request.url.path, classic):
         return JSONResponse(
             {"msg": error.title, "detail": error.detail}, error.status, headers=error.headers
         )

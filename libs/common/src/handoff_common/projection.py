@@ -12,10 +12,11 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handoff_common import codec
-from handoff_common.clock import Clock, to_ms
+from handoff_common.clock import Clock
 from handoff_common.database import Database, load_positions, move_position, upsert
 from handoff_common.errors import PositionConflict, PositionLost, Unreadable
 from handoff_common.events import Envelope
+from handoff_common.instants import to_ms
 from handoff_common.log import Batch, EventLog, Partition, Record, Subscription
 from handoff_common.telemetry import get_logger
 

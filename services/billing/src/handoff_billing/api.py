@@ -36,6 +36,10 @@ from handoff_common.errors import ApiError, FieldError, invalid, not_found
 from handoff_common.http import Page, encode_cursor
 
 
+class Csv(PlainTextResponse):
+    media_type = "text/csv"
+
+
 def routes(ledger: Ledger, directory: Directory) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
@@ -72,7 +76,7 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
             },
         }
 
-    @router.get("/invoices/{invoice_id}.csv", response_class=PlainTextResponse)
+    @router.get("/invoices/{invoice_id}.csv", response_class=Csv)
     async def get_csv(principal: Reader, invoice_id: str) -> Response:
         """One row per line; the amounts add up to the total."""
         month = await visible(ledger, principal, invoice_id)
@@ -93,9 +97,8 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
             exponent=statement.exponent,
         )
         name = head["number"] or f"draft-{head['invoice_id']}"
-        return Response(
+        return Csv(
             text,
-            media_type="text/csv; charset=utf-8",
             headers={"content-disposition": f'attachment; filename="{name}.csv"'},
         )
 

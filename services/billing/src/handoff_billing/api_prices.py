@@ -19,7 +19,7 @@ from handoff_billing.callers import (
     owner_of,
 )
 from handoff_billing.directory import Directory
-from handoff_billing.instants import month_ms, month_text, to_ms
+from handoff_billing.instants import month_ms, month_text
 from handoff_billing.ledger import Ledger
 from handoff_billing.pricebook import REGIONS, PriceBook
 from handoff_billing.pricing import Pricing, Supposed
@@ -28,6 +28,7 @@ from handoff_billing.usage import Delivered
 from handoff_common.access import ALLOWED, Permission, Principal, Role
 from handoff_common.errors import FieldError, forbidden, invalid, not_found
 from handoff_common.http import Page, parse_json_object, read_body
+from handoff_common.instants import to_ms
 from handoff_common.minutes import HOUR_MS
 
 EVERYONE = "default"

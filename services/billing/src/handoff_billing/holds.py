@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from handoff_billing.instants import rfc3339
+from handoff_common.instants import rfc3339
 from handoff_common.minutes import next_month
 
 

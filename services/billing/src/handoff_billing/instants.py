@@ -1,29 +1,13 @@
-"""Instants and UTC months, as text and as epoch milliseconds. Pure: there is no clock here."""
+"""UTC months and callers' instants, as text and as epoch milliseconds. Pure."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from handoff_common import minutes
+from handoff_common.instants import from_ms, to_ms
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _MONTH = re.compile(r"(\d{4})-(0[1-9]|1[0-2])", re.ASCII)
 _YEARS = range(1970, 9999)
-
-
-def to_ms(instant: datetime) -> int:
-    """Milliseconds since the epoch, rounded down; `instant` bears a time zone."""
-    return (instant - _EPOCH) // _MILLISECOND
-
-
-def from_ms(ms: int) -> datetime:
-    return _EPOCH + ms * _MILLISECOND
-
-
-def rfc3339(ms: int) -> str:
-    """`2026-11-01T00:00:00Z`, with milliseconds only where there are any."""
-    text = from_ms(ms).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{text}.{ms % 1000:03d}Z" if ms % 1000 else f"{text}Z"
 
 
 def instant_ms(text: str) -> int:

@@ -15,13 +15,13 @@ from typing import Any, Final
 import rfc8785
 
 from handoff_billing import pricebook, terms
-from handoff_billing.instants import rfc3339
 from handoff_billing.money import text
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.rating import RATER_VERSION, Charge, Line, total
 from handoff_billing.terms import Terms
 from handoff_billing.usage import Delivered, Usage
 from handoff_common.events import COUNTER_NAMES
+from handoff_common.instants import rfc3339
 from handoff_common.minutes import next_month
 
 DOCUMENT_TYPE: Final = "handoff.invoice.v1"

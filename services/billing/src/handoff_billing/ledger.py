@@ -15,7 +15,7 @@ from handoff_billing import pricebook, tables, terms
 from handoff_billing.directory import Directory
 from handoff_billing.errors import invoice_held, no_price_book
 from handoff_billing.holds import Hold, Progress, cut_of, holds
-from handoff_billing.instants import from_ms, month_text
+from handoff_billing.instants import month_text
 from handoff_billing.invoice import (
     Subject,
     canonical,
@@ -40,6 +40,7 @@ from handoff_common.codec import encode
 from handoff_common.database import Database
 from handoff_common.errors import ApiError, FieldError
 from handoff_common.events import InvoiceData, InvoiceFinalized
+from handoff_common.instants import from_ms
 from handoff_common.log import EventLog, Message
 from handoff_common.minutes import month_of
 from handoff_common.outbox import Outbox, enqueue

@@ -11,7 +11,7 @@ import msgspec
 
 from handoff_billing import pricebook, tables, terms
 from handoff_billing.errors import PriceBookInvalid, in_force
-from handoff_billing.instants import from_ms, month_text
+from handoff_billing.instants import month_text
 from handoff_billing.ledger import FLUSH_SECONDS, prices_of
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.rating import Line, rate
@@ -27,6 +27,7 @@ from handoff_common.database import Database
 from handoff_common.errors import ApiError, FieldError, SettingError, invalid, not_found
 from handoff_common.events import Counters, DeliveryData, DeliveryUsage
 from handoff_common.ids import uuid7
+from handoff_common.instants import from_ms
 from handoff_common.log import Message
 from handoff_common.minutes import month_of, next_month
 from handoff_common.outbox import Outbox, enqueue

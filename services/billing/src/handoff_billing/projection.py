@@ -5,7 +5,6 @@ Rows are absolute and versioned, so repeats, reordering and replays change nothi
 
 from collections.abc import Sequence
 
-from handoff_billing.instants import to_ms
 from handoff_billing.store import Tx, invoices
 from handoff_billing.store import rows as stored
 from handoff_common.events import (
@@ -16,6 +15,7 @@ from handoff_common.events import (
     UsageProgress,
     UsageTotals,
 )
+from handoff_common.instants import to_ms
 from handoff_common.log import Partition
 from handoff_common.minutes import month_of
 from handoff_common.projection import Folded

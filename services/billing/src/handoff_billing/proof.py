@@ -7,13 +7,14 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
-from handoff_billing.instants import instant_ms, rfc3339
+from handoff_billing.instants import instant_ms
 from handoff_billing.invoice import line_document
 from handoff_billing.money import ZERO, exact, text
 from handoff_billing.pricebook import BANDWIDTH, MINUTES
 from handoff_billing.rating import Line, total
 from handoff_billing.usage import Delivered, Totals, UsageKey
 from handoff_common.events import COUNTER_NAMES, Counters
+from handoff_common.instants import rfc3339
 from handoff_common.minutes import next_month
 
 UsageRows = Mapping[UsageKey, Totals]

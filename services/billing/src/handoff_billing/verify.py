@@ -13,7 +13,7 @@ import msgspec
 
 from handoff_billing import pricebook, terms
 from handoff_billing.errors import PriceBookInvalid
-from handoff_billing.instants import instant_ms, to_ms
+from handoff_billing.instants import instant_ms
 from handoff_billing.invoice import (
     DELIVERY_COLUMNS,
     DOCUMENT_TYPE,
@@ -28,6 +28,7 @@ from handoff_billing.proof import delivery_of
 from handoff_billing.rating import RATERS
 from handoff_billing.usage import Delivered, Totals, UsageKey, summed
 from handoff_common.events import InvoiceData
+from handoff_common.instants import to_ms
 from handoff_common.minutes import next_month
 
 Found = Mapping[UsageKey, Totals] | Mapping[tuple[str, str, int], Totals]

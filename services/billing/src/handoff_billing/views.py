@@ -5,7 +5,6 @@ from typing import Any
 
 from handoff_billing import terms
 from handoff_billing.holds import Hold
-from handoff_billing.instants import rfc3339
 from handoff_billing.invoice import line_document, link_document, totals_document
 from handoff_billing.ledger import Statement
 from handoff_billing.money import exact, text
@@ -15,6 +14,7 @@ from handoff_billing.proof import Late, connections_query
 from handoff_billing.rating import total
 from handoff_billing.store.invoices import Final
 from handoff_billing.store.prices import Given
+from handoff_common.instants import rfc3339
 from handoff_common.minutes import next_month
 
 

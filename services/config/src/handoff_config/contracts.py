@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from handoff_common.clock import rfc3339
+from handoff_common.instants import rfc3339
 
 AccountType = Literal["trial", "paid"]
 UserRole = Literal["superuser", "engineer", "billing", "user"]

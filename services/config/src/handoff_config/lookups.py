@@ -7,8 +7,8 @@ store.
 from collections.abc import Mapping
 
 from sqlalchemy import delete, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handoff_common.database import Tx
 from handoff_common.errors import ApiError, conflict
 from handoff_config import errors, tables
 from handoff_config.contracts import Customer, Operators, Token
@@ -18,7 +18,7 @@ from handoff_config.streams import CUSTOMER, OPERATORS_STREAM
 _State = Service | Customer | Operators
 
 
-async def write(tx: AsyncConnection, before: _State | None, after: _State) -> None:
+async def write(tx: Tx, before: _State | None, after: _State) -> None:
     """Raises 409 `duplicate` for a name or login that is taken, 409 `domain_taken`."""
     if isinstance(after, Service):
         await _service(tx, before if isinstance(before, Service) else None, after)
@@ -32,7 +32,7 @@ async def write(tx: AsyncConnection, before: _State | None, after: _State) -> No
 # --- Services ----------------------------------------------------------------------------------
 
 
-async def _service(tx: AsyncConnection, before: Service | None, after: Service) -> None:
+async def _service(tx: Tx, before: Service | None, after: Service) -> None:
     table = tables.services
     if after.deleted_ms is not None:
         await tx.execute(delete(table).where(table.c.service_id == after.service_id))
@@ -61,7 +61,7 @@ async def _service(tx: AsyncConnection, before: Service | None, after: Service) 
         await _active_domains(tx, after)
 
 
-async def _refuse_taken_name(tx: AsyncConnection, service: Service) -> None:
+async def _refuse_taken_name(tx: Tx, service: Service) -> None:
     table = tables.services
     taken = await tx.scalar(
         select(table.c.service_id).where(
@@ -74,7 +74,7 @@ async def _refuse_taken_name(tx: AsyncConnection, service: Service) -> None:
         raise errors.duplicate("service", service.name)
 
 
-async def _active_domains(tx: AsyncConnection, service: Service) -> None:
+async def _active_domains(tx: Tx, service: Service) -> None:
     table = tables.active_domains
     await tx.execute(delete(table).where(table.c.service_id == service.service_id))
     if service.active_version is None:
@@ -100,7 +100,7 @@ def _domain_taken(reasons: list[str]) -> ApiError:
     return conflict("domain_taken", "; ".join(reasons))
 
 
-async def taken(tx: AsyncConnection, service: Service, number: int) -> list[str]:
+async def taken(tx: Tx, service: Service, number: int) -> list[str]:
     """A sentence for each domain of the version that an active version of another service has.
 
     Between customers a wildcard and what it covers exclude each other too, so that nobody takes
@@ -141,7 +141,7 @@ def _wildcard(domain: str) -> str:
 # --- Customers, users, tokens ------------------------------------------------------------------
 
 
-async def _customer(tx: AsyncConnection, before: Customer | None, after: Customer) -> None:
+async def _customer(tx: Tx, before: Customer | None, after: Customer) -> None:
     table = tables.customers
     if after.deleted_ms is not None:
         await tx.execute(delete(table).where(table.c.customer_id == after.customer_id))
@@ -154,7 +154,7 @@ async def _customer(tx: AsyncConnection, before: Customer | None, after: Custome
     await _tokens(tx, stream, before.tokens if before else {}, after.tokens)
 
 
-async def _users(tx: AsyncConnection, before: Customer | None, after: Customer) -> None:
+async def _users(tx: Tx, before: Customer | None, after: Customer) -> None:
     table = tables.users
     known = {} if before is None else before.users
     gone = [user_id for user_id in known if user_id not in after.users]
@@ -181,7 +181,7 @@ async def _users(tx: AsyncConnection, before: Customer | None, after: Customer) 
 
 
 async def _tokens(
-    tx: AsyncConnection, stream: str, before: Mapping[str, Token], after: Mapping[str, Token]
+    tx: Tx, stream: str, before: Mapping[str, Token], after: Mapping[str, Token]
 ) -> None:
     table = tables.tokens
     gone = [token_id for token_id in before if token_id not in after]

@@ -3,7 +3,6 @@
 Pure. Only what others act on is in a snapshot; the events and the state stay here.
 """
 
-from handoff_common.clock import from_ms
 from handoff_common.events import (
     AccessData,
     BackendSnapshot,
@@ -13,6 +12,7 @@ from handoff_common.events import (
     RuleSnapshot,
     ServiceData,
 )
+from handoff_common.instants import from_ms
 from handoff_config.contracts import Customer, Operators
 from handoff_config.services import Enablement, Rule, Service, in_matching_order
 

@@ -13,10 +13,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handoff_common.clock import Clock
-from handoff_common.database import Database
+from handoff_common.database import Database, Tx
 from handoff_common.outbox import enqueue
 from handoff_config import errors, history, lookups, tables
 from handoff_config.contracts import Customer, Operators
@@ -124,7 +123,7 @@ class Store:
 
     async def _attempt(
         self,
-        tx: AsyncConnection,
+        tx: Tx,
         kind: Kind[S, E],
         stream: str,
         decide: Callable[[S | None], Sequence[E]],
@@ -165,7 +164,7 @@ class Store:
 
     async def _append(
         self,
-        tx: AsyncConnection,
+        tx: Tx,
         stream: str,
         number: int,
         event: Any,
@@ -194,9 +193,7 @@ class Store:
         return int(result.scalar_one())
 
     @staticmethod
-    async def _keep(
-        tx: AsyncConnection, stream: str, expected: int, version: int, state: Any
-    ) -> None:
+    async def _keep(tx: Tx, stream: str, expected: int, version: int, state: Any) -> None:
         table = tables.streams
         values = {"version": version, "state": encode(state)}
         if expected == 0:
@@ -205,7 +202,7 @@ class Store:
         # The unique (stream, stream_version) has already shown that nobody was faster.
         await tx.execute(update(table).where(table.c.stream == stream).values(values))
 
-    async def _refuse_repeat(self, tx: AsyncConnection, once: Once) -> None:
+    async def _refuse_repeat(self, tx: Tx, once: Once) -> None:
         table = tables.answers
         oldest = self._clock.now_ms() - KEEP_ANSWERS_MS
         await tx.execute(delete(table).where(table.c.created_ms < oldest))
@@ -223,7 +220,7 @@ class Store:
         raise _Repeated(Answer(json.loads(row.body), row.status))
 
     @staticmethod
-    async def _keep_answer(tx: AsyncConnection, once: Once, answer: Answer, now: int) -> None:
+    async def _keep_answer(tx: Tx, once: Once, answer: Answer, now: int) -> None:
         kept = answer.body if answer.kept is None else answer.kept
         await tx.execute(
             insert(tables.answers).values(

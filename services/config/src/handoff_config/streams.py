@@ -11,7 +11,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from handoff_common import codec
-from handoff_common.clock import from_ms
 from handoff_common.events import (
     AccessData,
     AccessSnapshot,
@@ -19,6 +18,7 @@ from handoff_common.events import (
     Envelope,
     ServiceSnapshot,
 )
+from handoff_common.instants import from_ms
 from handoff_common.log import Message
 from handoff_common.topics import ACCESS, CUSTOMERS, SERVICES
 from handoff_config import contracts, services, snapshots

@@ -9,8 +9,8 @@ from typing import Any
 from msgspec import to_builtins
 
 from handoff_common.access import ALLOWED, Permission, Principal
-from handoff_common.clock import rfc3339
 from handoff_common.events import Limits
+from handoff_common.instants import rfc3339
 from handoff_config import backends, history, products, service_commands
 from handoff_config.contracts import Contract, Customer, Token, User, entitlement
 from handoff_config.services import (

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from handoff_common.clock import from_ms, to_ms
 from handoff_common.events import (
     AcceptedData,
     BytesData,
@@ -27,6 +26,7 @@ from handoff_common.events import (
     Reason,
     counters_of,
 )
+from handoff_common.instants import from_ms, to_ms
 from handoff_common.minutes import month_of
 
 _NS_PER_MS: Final = 1_000_000

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from handoff_common import codec
-from handoff_common.clock import Clock, from_ms, to_ms
+from handoff_common.clock import Clock
 from handoff_common.errors import HandoffError, LogError
 from handoff_common.events import (
     ConnectionAccepted,
@@ -24,6 +24,7 @@ from handoff_common.events import (
     EdgeWatermark,
     WatermarkData,
 )
+from handoff_common.instants import from_ms, to_ms
 from handoff_common.log import JournaledLog, Message, Position
 from handoff_common.minutes import month_of
 from handoff_common.telemetry import get_logger

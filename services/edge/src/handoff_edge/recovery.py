@@ -7,9 +7,9 @@ a process that dies in here leaves the rest for the next one, and nothing is clo
 from collections.abc import Iterator, Sequence
 
 from handoff_common import codec
-from handoff_common.clock import to_ms
 from handoff_common.errors import Unreadable
 from handoff_common.events import ConnectionClosed, EdgeWatermark
+from handoff_common.instants import to_ms
 from handoff_common.log import JournaledLog, Message
 from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS, EDGES

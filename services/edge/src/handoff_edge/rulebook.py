@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from handoff_common.clock import to_ms
 from handoff_common.events import (
     ContractSnapshot,
     CustomerData,
@@ -21,6 +20,7 @@ from handoff_common.events import (
     ServiceData,
     ServiceSnapshot,
 )
+from handoff_common.instants import to_ms
 
 PRODUCT = "websockets"
 

@@ -11,10 +11,8 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from handoff_common.clock import Clock
-from handoff_common.database import Database
+from handoff_common.database import Database, Tx
 from handoff_common.log import EventLog, Partition
 from handoff_common.outbox import Outbox, enqueue
 from handoff_common.topics import CONNECTIONS, USAGE
@@ -161,7 +159,7 @@ class Accrual:
 
     async def _progress(
         self,
-        tx: AsyncConnection,
+        tx: Tx,
         number: int,
         positions: Mapping[int, int],
         edges: watermarks.Edges,
@@ -209,7 +207,7 @@ class Accrual:
 
 
 async def _due(
-    tx: AsyncConnection, number: int, position: int, edges: watermarks.Edges
+    tx: Tx, number: int, position: int, edges: watermarks.Edges
 ) -> tuple[list[ConnectionState], dict[UsageKey, Totals]]:
     """What a slice at `position` may accrue now, up to the bound of one transaction: the states
     after it, and what that changes."""

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from handoff_common.access import Permission, Principal, authorize
-from handoff_common.clock import rfc3339
 from handoff_common.errors import not_found
 from handoff_common.events import CLOSE_CODES, Reason
 from handoff_common.http import Meta, Page, decode_cursor, encode_cursor
+from handoff_common.instants import from_ms, rfc3339
 from handoff_common.log import Partition
 from handoff_common.minutes import MINUTE_MS, month_of
 from handoff_common.outbox import enqueue
@@ -16,7 +16,6 @@ from handoff_common.topics import CONNECTIONS
 from handoff_metering import publishing, schemas, tables, watermarks
 from handoff_metering.context import Context, ordered, region
 from handoff_metering.errors import already_closed
-from handoff_metering.instants import from_ms
 from handoff_metering.store import reports
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store

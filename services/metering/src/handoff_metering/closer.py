@@ -7,12 +7,13 @@ has been folded; the event is the same each time, and a repeat counts for nothin
 
 import asyncio
 
-from handoff_common.clock import Clock, from_ms
+from handoff_common.clock import Clock
 from handoff_common.codec import encode
 from handoff_common.database import Database
 from handoff_common.errors import LogWriteFailed
 from handoff_common.events import Tick, TickData
 from handoff_common.ids import uuid7
+from handoff_common.instants import from_ms
 from handoff_common.log import EventLog, Message
 from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS, EDGES

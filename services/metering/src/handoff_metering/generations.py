@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from handoff_common.database import Database
 from handoff_common.events import COUNTER_NAMES, UsageEvent, UsageTotals
+from handoff_common.instants import to_ms
 from handoff_common.log import EventLog
 from handoff_common.minutes import hour_of
 from handoff_common.topics import CONNECTIONS, USAGE
 from handoff_metering.errors import RebuildUnfinished
-from handoff_metering.instants import to_ms
 from handoff_metering.store import slices as store_slices
 from handoff_metering.usage import UsageKey
 from handoff_metering.views import read_to_end

@@ -6,12 +6,11 @@ relative text such as `1 day ago`, `yesterday`, `now`.
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
+from handoff_common.instants import from_ms, to_ms
 from handoff_common.minutes import DAY_MS, HOUR_MS, MINUTE_MS, day_of, month_of, next_month
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _LATEST_MS = 253_402_300_799_000
 """The last second of the year 9999: what a datetime can hold."""
 
@@ -25,15 +24,6 @@ _UNITS |= {"hour": HOUR_MS, "day": DAY_MS, "week": 7 * DAY_MS}
 _AGO = re.compile(r"(\d{1,9}|an?)\s+([a-z]+?)s?\s+ago")
 _LAST = re.compile(r"last\s+([a-z]+)")
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}.*")
-
-
-def to_ms(instant: datetime) -> int:
-    """Milliseconds since the epoch, rounded down; `instant` bears a time zone."""
-    return (instant - _EPOCH) // _MILLISECOND
-
-
-def from_ms(ms: int) -> datetime:
-    return _EPOCH + ms * _MILLISECOND
 
 
 def parse(text: str, now_ms: int) -> int:

@@ -20,7 +20,7 @@ from handoff_common.events import (
     EdgeWatermark,
     Reason,
 )
-from handoff_metering.instants import from_ms, to_ms
+from handoff_common.instants import from_ms, to_ms
 from handoff_metering.usage import ConnectionState
 
 TICKS_UNTIL_LOST = 90

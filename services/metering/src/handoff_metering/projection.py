@@ -8,17 +8,16 @@ from collections import Counter as Tally
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from handoff_common.clock import Clock
+from handoff_common.database import Tx
 from handoff_common.events import ConnectionEvent, ParkedDecision, counters_of
+from handoff_common.instants import to_ms
 from handoff_common.log import Partition
 from handoff_common.outbox import enqueue
 from handoff_common.projection import Folded, Parking
 from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS
 from handoff_metering import publishing, replay, tables
-from handoff_metering.instants import to_ms
 from handoff_metering.metrics import Metrics
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
@@ -52,9 +51,7 @@ class ConnectionsProjection:
         self._publish = publish
         self._logger = get_logger("metering")
 
-    async def apply(
-        self, tx: AsyncConnection, partition: Partition, batch: Sequence[Folded]
-    ) -> None:
+    async def apply(self, tx: Tx, partition: Partition, batch: Sequence[Folded]) -> None:
         for index, (record, event) in enumerate(batch):
             cause = replay.wrong(event, record.appended_ms)
             if cause is not None:
@@ -79,7 +76,7 @@ class ConnectionsProjection:
 
     async def _save(
         self,
-        tx: AsyncConnection,
+        tx: Tx,
         number: int,
         held: store_slices.Slice,
         sums: "_Sums",
@@ -103,7 +100,7 @@ class ConnectionsProjection:
             )
 
     async def _decided(
-        self, tx: AsyncConnection, partition: Partition, event: ParkedDecision
+        self, tx: Tx, partition: Partition, event: ParkedDecision
     ) -> list[tuple[int, ConnectionEvent]]:
         """What a decision about a parked record lets through: one event, or none."""
         decision = event.data

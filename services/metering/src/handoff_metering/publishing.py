@@ -15,9 +15,9 @@ from handoff_common.events import (
     UsageProgress,
     UsageTotals,
 )
+from handoff_common.instants import from_ms
 from handoff_common.log import Message
 from handoff_common.topics import CONTROLS, USAGE
-from handoff_metering.instants import from_ms
 from handoff_metering.usage import ConnectionState, Totals, UsageKey
 
 Outgoing = tuple[str, Message]

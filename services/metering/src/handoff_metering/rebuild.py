@@ -8,8 +8,6 @@ interrupted rebuild leaves a mark that keeps metering from starting until it has
 
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
-
 from handoff_common.clock import Clock
 from handoff_common.database import Database, migrate
 from handoff_common.log import EventLog
@@ -121,7 +119,7 @@ async def snapshot_tables(database: Database) -> dict[str, list[dict[str, Any]]]
     snapshot: dict[str, list[dict[str, Any]]] = {}
     async with database.read() as tx:
         for table in tables.PROJECTED:
-            rows = await tx.execute(select(table).order_by(*table.primary_key.columns))
+            rows = await store_slices.all_rows(tx, table)
             snapshot[table.name] = [
                 {name: value for name, value in row._mapping.items() if name not in _BOOKKEEPING}
                 for row in rows

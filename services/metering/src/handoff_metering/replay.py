@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from handoff_common import codec
 from handoff_common.errors import Unreadable
 from handoff_common.events import ConnectionEvent, ParkedDecision
+from handoff_common.instants import to_ms
 from handoff_common.log import Record
 from handoff_common.minutes import DAY_MS
-from handoff_metering.instants import to_ms
 
 MAX_SKEW_MS = 300_000
 MAX_AGE_MS = 3_660 * DAY_MS

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from handoff_common.clock import rfc3339
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
+from handoff_common.instants import rfc3339
 from handoff_metering.store.reports import EventRow, Found, Row
 from handoff_metering.usage import Totals
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import APIRouter, Depends, Query
 
 from handoff_common.access import Permission, Principal, authorize
+from handoff_common.instants import from_ms, to_ms
 from handoff_common.minutes import DAY_MS, HOUR_MS, MINUTE_MS, month_bounds, month_of
 from handoff_metering.context import Context, ordered, region
 from handoff_metering.errors import bad_parameter
-from handoff_metering.instants import from_ms, to_ms
 from handoff_metering.schemas import FIELDS, REGIONS, bandwidth, stats_row
 from handoff_metering.store import reports
 from handoff_metering.usage import Totals

@@ -41,8 +41,8 @@ from handoff_common.events import (
     Reason,
     counters_of,
 )
+from handoff_common.instants import to_ms
 from handoff_common.minutes import MINUTE_MS, by_hour, hour_of, owed
-from handoff_metering.instants import to_ms
 
 NO_BYTES = Counters()
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from handoff_common.events import EdgeWatermark
-from handoff_metering.instants import to_ms
+from handoff_common.instants import to_ms
 
 _KEPT = 64
 

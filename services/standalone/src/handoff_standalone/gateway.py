@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from handoff_common.http import RequestId
+
 ROUTES: tuple[tuple[str, str], ...] = (
     (r"/v1/customers/[^/]+/(pricing|credits)(/|$)", "billing"),
     (r"/v1/(price-books|invoices|estimates|delivery-usage|budgets)(/|$)", "billing"),
-    (r"/billing/", "billing"),
+    (r"/billing/v3(/|$)", "billing"),
     (r"/stats(/|$)", "metering"),
     (r"/v1/(connections|usage|watermarks|reconciliation)(/|$)", "metering"),
     (
@@ -57,9 +59,12 @@ class Gateway:
             # Starlette strips root_path from path itself.
             await self._apps[first](dict(scope, root_path=f"/{first}"), receive, send)
             return
-        await self._own(path)(scope, receive, send)
+        await RequestId(self._own)(scope, receive, send)
 
-    def _own(self, path: str) -> Response:
+    async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope["path"], scope["state"]["request_id"])(scope, receive, send)
+
+    def _answer(self, path: str, request_id: str) -> Response:
         match path:
             case "/healthz":
                 return JSONResponse({"status": "ok"})
@@ -83,6 +88,7 @@ class Gateway:
                         "status": 404,
                         "detail": f"no service has {path[:200]}; /docs lists what there is",
                         "errors": [],
+                        "request_id": request_id,
                     },
                     404,
                     media_type="application/problem+json",

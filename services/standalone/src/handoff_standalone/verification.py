@@ -11,7 +11,6 @@ from typing import NamedTuple
 from handoff_billing import usage as billed
 from handoff_billing.verify import Difference, check_links, verify
 from handoff_common import codec
-from handoff_common.clock import to_ms
 from handoff_common.errors import HandoffError, Unreadable
 from handoff_common.events import (
     ConnectionAccepted,
@@ -21,6 +20,7 @@ from handoff_common.events import (
     InvoiceData,
     InvoiceFinalized,
 )
+from handoff_common.instants import to_ms
 from handoff_common.log import EventLog, Partition, Record
 from handoff_common.projection import MAX_SKEW_MS
 from handoff_common.topics import CONNECTIONS, INVOICES

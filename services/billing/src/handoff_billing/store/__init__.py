@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-Tx = AsyncConnection
-"""An open transaction of `database.Database`."""
+from handoff_common.database import Tx
+
+__all__ = ["Tx", "as_json", "inserting"]
 
 
 def inserting(tx: Tx) -> Callable[..., Any]:

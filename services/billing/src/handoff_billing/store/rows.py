@@ -8,10 +8,10 @@ from sqlalchemy import Table, and_, func, or_, select, true
 
 from handoff_billing import tables as t
 from handoff_billing.holds import Progress, RowVersion
-from handoff_billing.instants import to_ms
 from handoff_billing.store import Tx, as_json, inserting
 from handoff_billing.usage import Delivered, Totals, UsageKey, summed
 from handoff_common.events import COUNTER_NAMES, Counters, DeliveryData, ProgressData, UsageData
+from handoff_common.instants import to_ms
 from handoff_common.minutes import next_month
 
 _ROWS_PER_STATEMENT = 500

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from handoff_common.clock import to_ms
 from handoff_common.errors import not_found
 from handoff_common.http import Page, decode_cursor, encode_cursor
 from handoff_common.ids import short_id, uuid7
+from handoff_common.instants import to_ms
 from handoff_config import account_commands, schemas, views
 from handoff_config.contracts import Customer
 from handoff_config.routes.common import (

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from handoff_common.access import Principal, new_token, token_hash
-from handoff_common.clock import to_ms
 from handoff_common.errors import FieldError, forbidden, invalid, not_found
 from handoff_common.http import Page, classic_body, ignored_header
 from handoff_common.ids import uuid7
+from handoff_common.instants import to_ms
 from handoff_config import account_commands, schemas, views
 from handoff_config.account_commands import NewToken
 from handoff_config.contracts import Customer, Operators, Token

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 from sqlalchemy import Select, and_, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handoff_common.database import Tx
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
 from handoff_common.minutes import DAY_MS, HOUR_MS, MINUTE_MS, month_of
 from handoff_metering import tables
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 async def usage(
-    tx: AsyncConnection,
+    tx: Tx,
     scope: Scope,
     by: str,
     *,
@@ -58,7 +58,7 @@ async def usage(
 
 
 async def _grouped(
-    tx: AsyncConnection,
+    tx: Tx,
     scope: Scope,
     by: str,
     after: tuple[int, str, str] | None,
@@ -115,7 +115,7 @@ async def _grouped(
     ]
 
 
-async def usage_by_minute(tx: AsyncConnection, scope: Scope) -> list[Row]:
+async def usage_by_minute(tx: Tx, scope: Scope) -> list[Row]:
     """The same by UTC minute: a usage minute counts in the minute in which it starts, a byte in
     that of the event that first reported it. Meant for the last hours: it reads connections."""
     c, e = tables.connections.c, tables.connection_events.c
@@ -187,7 +187,7 @@ class Found(NamedTuple):
 
 
 async def connections(
-    tx: AsyncConnection,
+    tx: Tx,
     scope: Scope,
     *,
     is_open: bool | None,
@@ -217,7 +217,7 @@ async def connections(
     return [_one(row) for row in await tx.execute(query)]
 
 
-async def connection(tx: AsyncConnection, connection_id: str) -> Found | None:
+async def connection(tx: Tx, connection_id: str) -> Found | None:
     row = (
         await tx.execute(_found().where(tables.connections.c.connection_id == connection_id))
     ).first()
@@ -248,7 +248,7 @@ class EventRow(NamedTuple):
     effect: str
 
 
-async def events(tx: AsyncConnection, found: Found, *, after: int, limit: int) -> list[EventRow]:
+async def events(tx: Tx, found: Found, *, after: int, limit: int) -> list[EventRow]:
     """A connection's events in the order of the log, behind the offset `after`."""
     e = tables.connection_events.c
     rows = await tx.execute(
@@ -286,7 +286,7 @@ class Counts(NamedTuple):
     lost: int
 
 
-async def counts(tx: AsyncConnection, customer_id: str | None) -> Counts:
+async def counts(tx: Tx, customer_id: str | None) -> Counts:
     """Connections ever accepted, open now, closed, and of these closed by an outage."""
     c, u = tables.connections.c, tables.usage.c
     still_open = select(func.count()).where(c.next_minute_ms.is_not(None))

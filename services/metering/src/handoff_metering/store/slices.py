@@ -1,12 +1,11 @@
 """Where the projection stands: positions, parked records, what slices have published, leases."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Row, Table, delete, func, select, update
 
-from handoff_common.database import load_positions, upsert
+from handoff_common.database import Tx, load_positions, upsert
 from handoff_common.log import Partition
 from handoff_common.topics import CONNECTIONS
 from handoff_metering import tables
@@ -14,7 +13,7 @@ from handoff_metering import tables
 PROJECTION = "metering"
 
 
-async def read_positions(tx: AsyncConnection) -> dict[int, int]:
+async def read_positions(tx: Tx) -> dict[int, int]:
     """Slice → next offset, as committed."""
     stored = await load_positions(tx, tables.positions, PROJECTION, [CONNECTIONS.name])
     return {partition.number: offset for partition, (_, offset) in stored.items()}
@@ -27,9 +26,7 @@ class ParkedRecord(NamedTuple):
     value: bytes
 
 
-async def parked_record(
-    tx: AsyncConnection, partition: Partition, offset: int
-) -> ParkedRecord | None:
+async def parked_record(tx: Tx, partition: Partition, offset: int) -> ParkedRecord | None:
     p = tables.parked.c
     row = (
         await tx.execute(
@@ -39,7 +36,7 @@ async def parked_record(
     return None if row is None else ParkedRecord(offset, row.appended_ms, row.key, bytes(row.value))
 
 
-async def unpark(tx: AsyncConnection, partition: Partition, offset: int) -> None:
+async def unpark(tx: Tx, partition: Partition, offset: int) -> None:
     await tx.execute(delete(tables.parked).where(*_parked_at(partition, offset)))
 
 
@@ -53,7 +50,7 @@ def _parked_at(partition: Partition, offset: int) -> tuple[Any, ...]:
     )
 
 
-async def parked_counts(tx: AsyncConnection, number: int | None = None) -> dict[str, int]:
+async def parked_counts(tx: Tx, number: int | None = None) -> dict[str, int]:
     """Customer ("" where it cannot be told) → undecided records, of one slice or of all."""
     p = tables.parked.c
     customer = func.coalesce(p.customer_id, "").label("customer")
@@ -73,7 +70,7 @@ class Slice(NamedTuple):
 
 
 async def make_slices(
-    tx: AsyncConnection, numbers: Iterable[int], *, generation: int, rebuilding: bool = False
+    tx: Tx, numbers: Iterable[int], *, generation: int, rebuilding: bool = False
 ) -> None:
     """Add the slices that are not there yet."""
     await upsert(
@@ -88,7 +85,7 @@ async def make_slices(
     )
 
 
-async def lock_slice(tx: AsyncConnection, number: int) -> Slice:
+async def lock_slice(tx: Tx, number: int) -> Slice:
     """The slice's row, held until the transaction ends: what a slice publishes is in one order."""
     s = tables.slices.c
     row = (
@@ -99,38 +96,41 @@ async def lock_slice(tx: AsyncConnection, number: int) -> Slice:
     return Slice(row.generation, row.revision)
 
 
-async def set_revision(tx: AsyncConnection, number: int, revision: int) -> None:
+async def set_revision(tx: Tx, number: int, revision: int) -> None:
     await tx.execute(
         update(tables.slices).where(tables.slices.c.slice == number).values(revision=revision)
     )
 
 
-async def slices(tx: AsyncConnection) -> dict[int, Slice]:
+async def slices(tx: Tx) -> dict[int, Slice]:
     rows = await tx.execute(select(tables.slices))
     return {row.slice: Slice(row.generation, row.revision) for row in rows}
 
 
-async def is_rebuilding(tx: AsyncConnection) -> bool:
+async def is_rebuilding(tx: Tx) -> bool:
     found = await tx.scalar(
         select(func.count()).select_from(tables.slices).where(tables.slices.c.rebuilding)
     )
     return bool(found)
 
 
-async def begin_rebuild(tx: AsyncConnection, numbers: Iterable[int], generation: int) -> None:
+async def all_rows(tx: Tx, table: Table) -> Sequence[Row[Any]]:
+    """Everything in a table, in the order of its key."""
+    return (await tx.execute(select(table).order_by(*table.primary_key.columns))).all()
+
+
+async def begin_rebuild(tx: Tx, numbers: Iterable[int], generation: int) -> None:
     """Drop every projected row, and what was about to be sent of the old generation."""
     for table in (*tables.PROJECTED, tables.outbox, tables.slices):
         await tx.execute(delete(table))
     await make_slices(tx, numbers, generation=generation, rebuilding=True)
 
 
-async def end_rebuild(tx: AsyncConnection) -> None:
+async def end_rebuild(tx: Tx) -> None:
     await tx.execute(update(tables.slices).values(rebuilding=False))
 
 
-async def hold_lease(
-    tx: AsyncConnection, name: str, holder: str, *, now_ms: int, until_ms: int
-) -> bool:
+async def hold_lease(tx: Tx, name: str, holder: str, *, now_ms: int, until_ms: int) -> bool:
     """Take the lease, or keep it; False while another holds it."""
     lease = tables.leases.c
     kept = await tx.execute(

@@ -5,9 +5,8 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import bindparam, func, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from handoff_common.database import upsert
+from handoff_common.database import Tx, upsert
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
 from handoff_metering import tables
 from handoff_metering.usage import AcceptFacts, ConnectionState, End, Totals, UsageKey
@@ -88,9 +87,7 @@ def state_of(row: Sequence[Any]) -> ConnectionState:
     )
 
 
-async def load_states(
-    tx: AsyncConnection, connection_ids: Sequence[str]
-) -> dict[str, ConnectionState]:
+async def load_states(tx: Tx, connection_ids: Sequence[str]) -> dict[str, ConnectionState]:
     """Connection id → state, of those that are known."""
     found: dict[str, ConnectionState] = {}
     for start in range(0, len(connection_ids), _IDS_PER_SELECT):
@@ -107,9 +104,7 @@ async def load_states(
     return found
 
 
-async def save_states(
-    tx: AsyncConnection, number: int, states: Iterable[tuple[ConnectionState, int]]
-) -> None:
+async def save_states(tx: Tx, number: int, states: Iterable[tuple[ConnectionState, int]]) -> None:
     """Write states of a slice, each with the offset of the last record that it counted."""
     await upsert(
         tx,
@@ -154,7 +149,7 @@ def _row(number: int, state: ConnectionState, offset: int) -> dict[str, Any]:
 
 
 async def due(
-    tx: AsyncConnection, number: int, edge_id: str, through_ms: int, limit: int | None
+    tx: Tx, number: int, edge_id: str, through_ms: int, limit: int | None
 ) -> list[ConnectionState]:
     """Open connections of an edge in a slice that owe a minute more at `through_ms`."""
     c = tables.connections.c
@@ -167,7 +162,7 @@ async def due(
     return [state_of(row) for row in rows]
 
 
-async def save_minutes(tx: AsyncConnection, states: Iterable[ConnectionState]) -> None:
+async def save_minutes(tx: Tx, states: Iterable[ConnectionState]) -> None:
     """Write what accrual changed in open connections."""
     connections = tables.connections
     rows = [
@@ -183,7 +178,7 @@ async def save_minutes(tx: AsyncConnection, states: Iterable[ConnectionState]) -
         )
 
 
-async def open_on(tx: AsyncConnection, number: int, edge_ids: Iterable[str]) -> dict[str, int]:
+async def open_on(tx: Tx, number: int, edge_ids: Iterable[str]) -> dict[str, int]:
     """Edge → open connections of the slice."""
     wanted = sorted(edge_ids)
     if not wanted:
@@ -197,9 +192,7 @@ async def open_on(tx: AsyncConnection, number: int, edge_ids: Iterable[str]) -> 
     return {row.edge_id: row.open for row in rows}
 
 
-async def open_connections(
-    tx: AsyncConnection, number: int, edge_id: str, limit: int
-) -> list[ConnectionState]:
+async def open_connections(tx: Tx, number: int, edge_id: str, limit: int) -> list[ConnectionState]:
     c = tables.connections.c
     rows = await tx.execute(
         select(*state_columns)
@@ -213,7 +206,7 @@ async def open_connections(
 # --- Events --------------------------------------------------------------------------------------
 
 
-async def save_events(tx: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+async def save_events(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
     """Keep what each event said, keyed by its place in the log."""
     await upsert(tx, tables.connection_events, rows, keys=["slice", "offset"], update=[])
 
@@ -232,7 +225,7 @@ def totals_of(row: Any) -> Totals:
 
 
 async def change_usage(
-    tx: AsyncConnection, number: int, changes: Mapping[UsageKey, Totals], revision: int
+    tx: Tx, number: int, changes: Mapping[UsageKey, Totals], revision: int
 ) -> dict[UsageKey, Totals]:
     """Add the changes to a slice's rows; returns the rows' new totals."""
     u = tables.usage.c
@@ -273,7 +266,7 @@ async def change_usage(
     return result
 
 
-async def all_usage(tx: AsyncConnection, number: int) -> dict[UsageKey, Totals]:
+async def all_usage(tx: Tx, number: int) -> dict[UsageKey, Totals]:
     """All of a slice's rows."""
     rows = await tx.execute(select(tables.usage).where(tables.usage.c.slice == number))
     return {
@@ -282,9 +275,7 @@ async def all_usage(tx: AsyncConnection, number: int) -> dict[UsageKey, Totals]:
     }
 
 
-async def change_edge_totals(
-    tx: AsyncConnection, number: int, changes: Mapping[str, tuple[int, int]]
-) -> None:
+async def change_edge_totals(tx: Tx, number: int, changes: Mapping[str, tuple[int, int]]) -> None:
     """Add (accepted, closed) to what a slice has seen of each edge."""
     if not changes:
         return
@@ -312,13 +303,13 @@ async def change_edge_totals(
     )
 
 
-async def edges_seen(tx: AsyncConnection, number: int) -> frozenset[str]:
+async def edges_seen(tx: Tx, number: int) -> frozenset[str]:
     """Edges of which the slice has events."""
     e = tables.edge_totals.c
     return frozenset(await tx.scalars(select(e.edge_id).where(e.slice == number)))
 
 
-async def edge_totals(tx: AsyncConnection) -> dict[str, tuple[int, int]]:
+async def edge_totals(tx: Tx) -> dict[str, tuple[int, int]]:
     """Edge → (accepted, closed) over all slices."""
     e = tables.edge_totals.c
     rows = await tx.execute(

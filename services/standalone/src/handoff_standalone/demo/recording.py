@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from handoff_common import codec
-from handoff_common.clock import from_ms, to_ms
 from handoff_common.events import (
     AcceptedData,
     BytesData,
@@ -20,6 +19,7 @@ from handoff_common.events import (
     Reason,
     WatermarkData,
 )
+from handoff_common.instants import from_ms, to_ms
 from handoff_common.log import EventLog, Message
 from handoff_common.minutes import month_of, owed
 from handoff_common.topics import CONNECTIONS, EDGES
