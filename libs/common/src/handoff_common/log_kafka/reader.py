@@ -125,7 +125,7 @@ class KafkaSubscription:
         return all(self._dealt.get(Partition(*place), -1) >= end for place, end in ends.items())
 
     async def close(self) -> None:
-        self._log.forget(self)
+        self._log.unsubscribed(self)
         self._log.notify()
         await self._disconnect()
 
