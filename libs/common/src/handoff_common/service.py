@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -122,13 +123,27 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         await task
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one."""
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. reuse_port: others may share it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return _listening(listener, (host, port))
+
+
+def listen_on_path(path: Path) -> socket.socket:
+    """A listening Unix socket, readable by its owner only; one that was left there is replaced."""
+    path.unlink(missing_ok=True)
+    listener = _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), str(path))
+    path.chmod(0o600)
+    return listener
+
+
+def _listening(listener: socket.socket, address: tuple[str, int] | str) -> socket.socket:
     try:
-        listener.bind((host, port))
+        listener.bind(address)
         listener.listen(2048)
     except OSError:
         listener.close()

@@ -183,6 +183,8 @@ class Recorder:
         alive_ms = self.through()
         standing = self._delivery.standing(alive_ms)
         backlog = self.backlog + standing.backlog
+        # `through` was read a moment after now.
+        age_ms = max(0, now_ms - standing.through_ms)
         event = EdgeWatermark(
             id=f"{self._place.edge_id}-{now_ms}",
             source=self._place.source,
@@ -198,12 +200,12 @@ class Recorder:
                 accepted_total=standing.accepted,
                 closed_total=standing.closed,
                 journal_backlog=backlog,
-                journal_age_ms=now_ms - standing.through_ms,
+                journal_age_ms=age_ms,
                 ended=ended,
             ),
         )
         self._metrics.backlog.set(backlog)
-        self._metrics.backlog_age.set((now_ms - standing.through_ms) / 1000)
+        self._metrics.backlog_age.set(age_ms / 1000)
         async with asyncio.timeout(self._append_timeout):
             await self._delivery.publish(event, alive_ms)
         self._failing = ""

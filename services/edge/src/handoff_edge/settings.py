@@ -68,6 +68,9 @@ class EdgeSettings(Settings):
     journal_timeout: PositiveSeconds = Field(
         5.0, description="for an append to the journal; beyond it new handoffs are refused"
     )
+    edge_journal: Path | None = Field(
+        None, description="folder of a worker's journal; the node sets it for its workers"
+    )
     journal_max_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
         4_294_967_296,
         description="that the journal may hold while Kafka is away; beyond it new handoffs are "

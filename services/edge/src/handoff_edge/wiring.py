@@ -60,11 +60,13 @@ class Edge:
         look_up: LookUp | None,
         listener: socket | None,
         appended_at: Callable[[], int | None],
+        reuse_port: bool,
     ) -> None:
         self._settings = settings
         self._journal: JournaledLog = journal or cast(JournaledLog, log)
         self._clock = clock
         self._listener = listener
+        self._reuse_port = reuse_port
         self._logger = get_logger("edge")
         self._opened = False
         self.metrics = Metrics(new_registry())
@@ -223,7 +225,7 @@ class Edge:
         assert self._port is not None
         host, port = self._settings.edge_host, self._settings.edge_port
         try:
-            self._port.open(self._listener or listen(host, port))
+            self._port.open(self._listener or listen(host, port, reuse_port=self._reuse_port))
         except OSError as error:
             name = variable("edge_port")
             text = f"{name} = {port}: {error.strerror}; takes a free port of {host}"
@@ -296,10 +298,12 @@ def assemble(
     look_up: LookUp | None = None,
     listener: socket | None = None,
     appended_at: Callable[[], int | None] = lambda: None,
+    reuse_port: bool = False,
 ) -> Edge:
     """As `build`, with the parts in reach.
 
-    appended_at: the log's own clock at its last acknowledgement, where it has one.
+    appended_at: the log's own clock at its last acknowledgement, where it has one. reuse_port:
+    other workers share the client port.
     new_relay: makes the relay; the active one by default. look_up: in place of the system's name
     look-up. listener: a listening socket in place of `edge_host` and `edge_port`.
     """
@@ -309,6 +313,7 @@ def assemble(
         journal=journal,
         clock=clock,
         appended_at=appended_at,
+        reuse_port=reuse_port,
         new_relay=new_relay or load(),
         look_up=look_up,
         listener=listener,
@@ -323,6 +328,7 @@ def build(
     journal: Spool | None = None,
     listener: socket | None = None,
     appended_at: Callable[[], int | None] = lambda: None,
+    reuse_port: bool = False,
 ) -> Service:
     """The edge as a service. Without a `journal`, `log` is the journal too. Opens nothing."""
     return assemble(
@@ -332,4 +338,5 @@ def build(
         clock=clock,
         listener=listener,
         appended_at=appended_at,
+        reuse_port=reuse_port,
     ).service
