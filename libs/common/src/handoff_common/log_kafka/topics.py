@@ -108,7 +108,7 @@ async def create(bootstrap: str, wanted: Wanted) -> list[str]:
                 raise LogError(f"{name} was not made: {for_code(code).__name__} {message}")
         async with asyncio.timeout(_TIMEOUT_MS / 1000):
             # The controller has made them; the brokers hear of it a moment later.
-            while len(await cluster.topics(list(TOPICS))) < len(TOPICS):
+            while len(await cluster.topics(list(TOPICS))) < len(TOPICS):  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_SECONDS)
     except (KafkaError, OSError, TimeoutError) as error:
         raise LogUnreachable(f"Kafka at {bootstrap} does not answer: {error!r}") from None
