@@ -18,7 +18,6 @@ from handoff_common.errors import HandoffError
 from handoff_common.telemetry import get_logger
 
 Loop = Callable[[], Awaitable[None]]
-_STOP_SECONDS = 30.0
 
 
 class LoopEnded(HandoffError):
@@ -35,7 +34,8 @@ async def _nothing() -> None:
 class Service:
     """name: for logs. app: its HTTP application. loops: name → coroutine function that runs for
     ever. on_start runs before the loops (migrations, recovery), once_running after they began;
-    on_stop runs while the loops still do, so that what it produces is delivered."""
+    on_stop runs while the loops still do, so that what it produces is delivered; it is cut off
+    after stop_seconds."""
 
     name: str
     app: ASGIApp
@@ -44,6 +44,7 @@ class Service:
     once_running: Callable[[], Awaitable[None]] = _nothing
     on_stop: Callable[[], Awaitable[None]] = _nothing
     not_ready: Callable[[], Sequence[str]] = tuple
+    stop_seconds: float = 30.0
 
 
 @asynccontextmanager
@@ -79,10 +80,10 @@ async def running(service: Service) -> AsyncIterator[asyncio.Future[None]]:
         yield failed
     finally:
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(service.stop_seconds):
                 await service.on_stop()
         except TimeoutError:
-            logger.error("stop_timed_out", service=service.name, seconds=_STOP_SECONDS)
+            logger.error("stop_timed_out", service=service.name, seconds=service.stop_seconds)
         stopping = True
         for task in reversed(tasks):
             task.cancel()

@@ -42,6 +42,14 @@ _ANSWER_SECONDS = 2.0
 _RULEBOOK = "rulebook.json"
 
 
+def stop_seconds(settings: EdgeSettings) -> float:
+    """The longest that `Edge.stop` takes, step by step. What stops an edge from outside (a
+    supervisor, a pod's grace period) must wait at least this long."""
+    drain = settings.drain_grace + settings.drain_spread
+    ends = settings.close_grace + _CLOSE_MARGIN + _ANSWER_SECONDS
+    return _HANDSHAKE_SECONDS + drain + ends + _FLUSH_SECONDS + settings.journal_timeout
+
+
 class Edge:
     """All parts of one edge, joined. `service` is what runs it; the rest is for tests and for the
     process that holds it."""
@@ -114,6 +122,7 @@ class Edge:
             once_running=self.open,
             on_stop=self.stop,
             not_ready=self.not_ready,
+            stop_seconds=stop_seconds(self._settings),
         )
 
     @property
