@@ -64,6 +64,7 @@ build_one() {
     echo "kustomize: building $pinned with $(go version) …" >&2
     mkdir -p "$(dirname "$target")"
     local out="$PWD/$target"
+    rm -f "$target"
     # Never another toolchain than the one at hand: it would have to be downloaded.
     (cd tests/support/kustomize && GOTOOLCHAIN=local GOFLAGS=-mod=readonly go build -buildvcs=false -o "$out" sigs.k8s.io/kustomize/kustomize/v5)
     echo "our build of kustomize $pinned"
