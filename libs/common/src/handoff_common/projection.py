@@ -113,7 +113,9 @@ class Projector:
 
     @property
     def positions(self) -> Mapping[Partition, int]:
-        return {partition: at or 0 for partition, at in self._next.items()}
+        """Partition → next offset, of those that are this worker's now."""
+        own = self._subscription.assigned if self._subscription else frozenset()
+        return {partition: at or 0 for partition, at in self._next.items() if partition in own}
 
     async def run(self) -> None:
         """The loop; ends only by cancellation, or by an error that a restart must look at."""
@@ -128,7 +130,9 @@ class Projector:
                     timeout=_POLL_SECONDS if self.ready else 0,
                 )
                 for batch in batches:
-                    await self._take(subscription, batch)
+                    if Partition(batch.topic, batch.partition) in subscription.assigned:
+                        # Else it was given to another worker while the ones before were folded.
+                        await self._take(subscription, batch)
                 if not batches and not self.ready:
                     self.ready = await subscription.caught_up()
         finally:
