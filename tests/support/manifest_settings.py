@@ -20,26 +20,12 @@ from support.manifest_links import repeated
 from support.manifest_model import Container, Manifests
 from support.manifest_shape import quantity
 
-ON_THE_WAY: Mapping[str, frozenset[str]] = {
-    "handoff_edge": frozenset({"HANDOFF_LOG", "HANDOFF_EDGE_WORKERS", "HANDOFF_JOURNAL_MAX_BYTES"}),
-    "handoff_config": frozenset({"HANDOFF_LOG"}),
-    "handoff_metering": frozenset({"HANDOFF_LOG"}),
-    "handoff_billing": frozenset({"HANDOFF_LOG"}),
-    "handoff_common.log_kafka": frozenset(
-        {"HANDOFF_LOG", "HANDOFF_TOPIC_PARTITIONS", "HANDOFF_TOPIC_REPLICATION"}
-    ),
-}
-"""Module → settings agreed on that it does not read yet, or not with this value. A test fails when
-one of them has come to be, so that this table ends empty."""
-
 FOREIGN = frozenset({"FORWARDED_ALLOW_IPS"})
 """Variables without our prefix that our containers may have: uvicorn's."""
 
 GIVEN: Mapping[str, frozenset[str]] = {
     "handoff_edge": frozenset({"HANDOFF_REGION", "HANDOFF_POP"}),
-    "handoff_common.log_kafka": frozenset(
-        {"HANDOFF_TOPIC_PARTITIONS", "HANDOFF_TOPIC_REPLICATION"}
-    ),
+    "handoff_common.log_kafka": frozenset({"HANDOFF_TOPIC_PARTITIONS"}),
 }
 """Module → settings with a default that is wrong for a cluster: a region is what minutes are billed
 by."""
@@ -47,8 +33,8 @@ by."""
 _SECRET_SAMPLE = "postgresql+asyncpg://name:secret@postgres:5432/name"
 _LOG = re.compile(r"^kafka://[a-z0-9.-]+:\d+(,[a-z0-9.-]+:\d+)*$")
 _DATABASE = re.compile(r"^postgresql\+asyncpg://[^:@/]+:[^@/]+@(?P<address>[a-z0-9.-]+:\d+)/\w+$")
-_EXIT_SECONDS = 10
-"""For the HTTP server's last answers, the log's close and the end of the process."""
+_EXIT_SECONDS = 15
+"""For the HTTP server's last answers, the log's close and the end of the processes."""
 
 JOURNAL_SHARE = 0.9
 """Of its volume that an edge's journals may fill: SQLite and the rule book need the rest."""
@@ -66,7 +52,7 @@ def module_of(container: Container) -> tuple[str, str] | None:
 def models(module: str) -> tuple[type[Settings], ...]:
     """The settings models that a program reads. Raises ImportError where there is none."""
     parts = [name for name in (module, f"{module}.settings", f"{module}.__main__") if _there(name)]
-    if not parts and module not in ON_THE_WAY:
+    if not parts:
         raise ImportError(module)
     found: dict[type[Settings], None] = {}
     for name in parts:
@@ -160,9 +146,8 @@ def setting_problems(manifests: Manifests) -> Iterator[str]:
 def _unknown(
     container: Container, module: str, read: Mapping[str, bool], values: Mapping[str, str]
 ) -> Iterator[str]:
-    takes = {*read, *ON_THE_WAY.get(module, ())}
-    for name in sorted(values.keys() - takes - FOREIGN):
-        near = difflib.get_close_matches(name, takes, 1)
+    for name in sorted(values.keys() - read.keys() - FOREIGN):
+        near = difflib.get_close_matches(name, read, 1)
         hint = f"; is it {near[0]}?" if near else ""
         yield f"{container.where}: {name} is no setting of {module}{hint}"
 
@@ -175,9 +160,8 @@ def _missing(
     values: Mapping[str, str],
 ) -> Iterator[str]:
     module, verb = program
-    agreed = {*read, *ON_THE_WAY.get(module, ())}
     needed = {name for name, required in read.items() if required} | GIVEN.get(module, frozenset())
-    needed |= agreed & {"HANDOFF_LOG", "HANDOFF_DATABASE_URL"}
+    needed |= read.keys() & {"HANDOFF_LOG", "HANDOFF_DATABASE_URL", "HANDOFF_TOPIC_REPLICATION"}
     if verb == "serve":
         needed |= {name for name in read if name.endswith("_HOST")}
         needed |= read.keys() & {"HANDOFF_DATA_DIR"}
@@ -211,13 +195,12 @@ def _data_folder(container: Container, folder: str) -> Iterator[str]:
 
 
 def _wrong(container: Container, module: str, values: Mapping[str, str]) -> Iterator[str]:
-    skipped = ON_THE_WAY.get(module, frozenset())
     for model in models(module):
         try:
             load(model, values)
         except SettingError as error:
             for line in str(error).splitlines():
-                if line.split(" = ")[0] not in skipped and "(not set)" not in line:
+                if "(not set)" not in line:  # `_missing` names it.
                     yield f"{container.where}: {line}"
 
 
@@ -256,7 +239,6 @@ def stop_problems(manifests: Manifests) -> Iterator[str]:
         longest = Service("", _no_app).stop_seconds
         if module == "handoff_edge":
             values = environment(manifests, container)
-            values.pop("HANDOFF_LOG", None)
             try:
                 longest = stop_seconds(load(EdgeSettings, values))
             except SettingError:

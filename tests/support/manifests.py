@@ -30,7 +30,7 @@ from support.manifest_shape import (
     storage_problems,
 )
 
-_UPSTREAM = re.compile(r"^\s*server ([a-z0-9-]+:\d+);", re.MULTILINE)
+_UPSTREAM = re.compile(r"\bserver ([a-z0-9-]+:\d+);")
 _SECRET_ROW = re.compile(r"^\| `(?P<name>[a-z0-9-]+)` \| `(?P<key>[a-z0-9-]+)` \|", re.MULTILINE)
 
 
