@@ -10,7 +10,7 @@ from handoff_common.clock import SystemClock
 from handoff_common.database import Database
 from handoff_common.log_kafka.__main__ import TopicSettings
 from handoff_common.log_sqlite import SqliteLog
-from handoff_common.settings import documented
+from handoff_common.settings import Settings, documented
 from handoff_config import wiring as config
 from handoff_config.settings import ConfigProcess, ConfigSettings
 from handoff_metering import wiring as metering
@@ -24,7 +24,13 @@ SHARED = {"/healthz", "/readyz", "/metrics"}
 
 def test_every_setting_is_documented() -> None:
     text = (DOCS / "operations.md").read_text()
-    models = (*every_model(), ConfigProcess, MeteringProcess, BillingProcess, TopicSettings)
+    models: tuple[type[Settings], ...] = (
+        *every_model(),
+        ConfigProcess,
+        MeteringProcess,
+        BillingProcess,
+        TopicSettings,
+    )
     named = {name for model in models for name, _, _ in documented(model)}
     assert not sorted(name for name in named if f"`{name}`" not in text)
 
