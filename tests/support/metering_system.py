@@ -35,6 +35,7 @@ from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states
 from handoff_metering.usage import Totals, UsageKey
 from handoff_metering.wiring import build
+from support.databases import database_url
 from support.metering_edge import append
 
 T = TypeVar("T")
@@ -209,7 +210,7 @@ class System:
 async def system(folder: Path, *, partitions: int = 2, **settings: Any) -> AsyncIterator[System]:
     """A fresh or former folder, opened."""
     log = await SqliteLog.open(folder / "log.db", partitions=partitions)
-    database = Database(f"sqlite+aiosqlite:///{folder / 'metering.db'}")
+    database = Database(await database_url(folder, "metering"))
     try:
         yield System(
             folder,

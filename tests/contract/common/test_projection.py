@@ -27,6 +27,8 @@ from handoff_common.log_sqlite import SqliteLog
 from handoff_common.outbox import Outbox, enqueue, outbox_table
 from handoff_common.projection import Folded, Parking, Projector
 from handoff_common.topics import CONNECTIONS, CONTROLS
+from support.databases import Engine, database_url
+from support.databases import engine as engine
 
 METADATA = MetaData(naming_convention=NAMING)
 POSITIONS, PARKED = projection_tables(METADATA)
@@ -123,9 +125,9 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, engine: Engine) -> AsyncIterator[Rig]:
     log = await SqliteLog.open(tmp_path / "log.db")
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'state.db'}")
+    database = Database(await database_url(tmp_path, "state"))
     async with database.transaction() as tx:
         await tx.run_sync(METADATA.create_all)
     yield Rig(log, database)

@@ -23,6 +23,7 @@ from handoff_metering.accrual import Accrual
 from handoff_metering.metrics import Metrics
 from handoff_metering.usage import Totals, UsageKey, usage_at
 from handoff_metering.views import EdgesView
+from support.databases import database_url, drop_databases
 from support.metering_edge import HEADS, Edge, append, carried, watermark
 from support.metering_system import MONTH_END, System, row_totals, system, until
 
@@ -386,7 +387,7 @@ async def run_and_kill(s: System, seconds: float) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await s.database.close()
-    s.database = Database(f"sqlite+aiosqlite:///{s.folder / 'metering.db'}")
+    s.database = Database(await database_url(s.folder, "metering"))
 
 
 async def test_a_second_start_on_the_same_folder_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -413,9 +414,8 @@ async def test_a_new_database_begins_above_what_was_published(tmp_path: Path) ->
             await s.caught_up()
         generations = {e.data.generation for e in await s.read(USAGE.name)}
         await s.database.close()
-        for file in tmp_path.glob("metering.db*"):
-            file.unlink()
-        s.database = Database(f"sqlite+aiosqlite:///{tmp_path / 'metering.db'}")
+        await drop_databases(tmp_path)
+        s.database = Database(await database_url(tmp_path, "metering"))
         async with s.metering():
             await s.caught_up()
 

@@ -2,16 +2,20 @@
 
 One query style for Postgres and SQLite: SQLAlchemy core. On SQLite, write transactions begin
 IMMEDIATE and take turns, so that none fails with "database is locked"; reads go beside them (WAL).
-Every wait has a time-out.
+Every wait has a time-out (`Limits`), and a database that does not answer is one exception,
+`DatabaseAway`: loops try again (`until_back`), HTTP answers 503.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import as_file, files
-from typing import Any
+from typing import Any, Final, TypeVar
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import (
@@ -27,15 +31,19 @@ from sqlalchemy import (
     Table,
     Text,
     event,
+    func,
     select,
     update,
 )
+from sqlalchemy import exc as sa_errors
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from handoff_common.errors import PositionConflict
+from handoff_common.errors import DatabaseAway, PositionConflict
 from handoff_common.log import Partition
+from handoff_common.settings import DatabaseSettings
+from handoff_common.telemetry import get_logger
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -72,17 +80,55 @@ class ExactDecimal(TypeDecorator[Decimal]):
         return None if value is None else Decimal(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long anything may wait, in seconds, and how many connections there are.
+
+    acquire: for a connection of the pool, or a turn. connect: to open one. statement: for one
+    statement on the server; the client gives up a little later, for a server that has vanished.
+    lock: for a row or table lock. idle: an open transaction that does nothing is ended by the
+    server, so that a worker that hangs holds no locks.
+    """
+
+    pool: int = 8
+    acquire: float = 30.0
+    connect: float = 5.0
+    statement: float = 30.0
+    lock: float = 10.0
+    idle: float = 60.0
+
+    @classmethod
+    def of(cls, settings: DatabaseSettings) -> "Limits":
+        return cls(
+            pool=settings.database_pool,
+            acquire=settings.database_acquire_timeout,
+            connect=settings.database_connect_timeout,
+            statement=settings.database_statement_timeout,
+            lock=settings.database_lock_timeout,
+            idle=settings.database_idle_timeout,
+        )
+
+
+_VANISHED_AFTER: Final = 5.0
+"""Seconds that the client waits beyond the server's own statement time-out."""
+
+BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+T = TypeVar("T")
+
+
 class Database:
     """One service's database. Opens its first connection when first used.
 
-    url: `sqlite+aiosqlite:///path` or `postgresql+asyncpg://…`.
-    timeout: seconds that a transaction may wait for its connection or its turn.
+    url: `sqlite+aiosqlite:///path` or `postgresql+asyncpg://…`. name: what the server's list of
+    connections calls this process.
     """
 
-    def __init__(self, url: str, *, timeout: float = 30.0) -> None:
-        self.timeout = timeout
+    def __init__(self, url: str, *, limits: Limits | None = None, name: str = "handoff") -> None:
+        self.limits = limits or Limits()
         self.is_sqlite = url.startswith("sqlite")
-        options: dict[str, Any] = {} if self.is_sqlite else {"pool_timeout": timeout}
+        self.away: str | None = None
+        options = {} if self.is_sqlite else _postgres_options(self.limits, name)
         self.engine: AsyncEngine = create_async_engine(url, **options)
         self._turn = asyncio.Lock()
         if self.is_sqlite:
@@ -90,12 +136,15 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A write transaction: commits at the end, rolls back on any exception."""
+        """A write transaction: commits at the end, rolls back on any exception.
+
+        Raises DatabaseAway; it may have been committed all the same, where the answer was lost.
+        """
         if not self.is_sqlite:
-            async with self.engine.begin() as connection:
+            async with self._answering(), self.engine.begin() as connection:
                 yield connection
             return
-        async with asyncio.timeout(self.timeout):
+        async with asyncio.timeout(self.limits.acquire):
             await self._turn.acquire()
         try:
             async with self.engine.connect() as connection:
@@ -107,8 +156,8 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A consistent view for reading; nothing is written."""
-        async with self.engine.connect() as connection:
+        """A consistent view for reading; nothing is written. Raises DatabaseAway."""
+        async with self._answering(), self.engine.connect() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN")
             else:
@@ -120,6 +169,120 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        """Names what does not answer, and remembers it: `away` is why, None since it answered."""
+        try:
+            yield
+        except Exception as error:
+            why = None if self.is_sqlite else _away(error)
+            if why is None:
+                raise
+            self.away = why
+            raise DatabaseAway(why) from error
+        self.away = None
+
+
+def _postgres_options(limits: Limits, name: str) -> dict[str, Any]:
+    def ms(seconds: float) -> str:
+        return str(max(1, round(seconds * 1000)))
+
+    return {
+        "pool_size": limits.pool,
+        "max_overflow": 0,
+        "pool_timeout": limits.acquire,
+        # After a restart of the server every pooled connection is dead: one is tried before use.
+        "pool_pre_ping": True,
+        "pool_use_lifo": True,
+        "connect_args": {
+            "timeout": limits.connect,
+            "command_timeout": limits.statement + _VANISHED_AFTER,
+            "server_settings": {
+                "application_name": name,
+                "statement_timeout": ms(limits.statement),
+                "lock_timeout": ms(limits.lock),
+                "idle_in_transaction_session_timeout": ms(limits.idle),
+                # Short statements only: compiling one costs more than running it.
+                "jit": "off",
+            },
+        },
+    }
+
+
+_AWAY: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting, statement time-out
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,  # deadlock, serialization
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, until the address leads to the new primary
+    asyncpg.InvalidCachedStatementError,  # a migration beside us; the cache is dropped by now
+)
+
+
+def _away(error: BaseException) -> str | None:
+    """Why the database cannot be asked now; None for any other error, which asking again will not
+    mend. The one place that knows how each of them looks."""
+    if isinstance(error, DatabaseAway):
+        return str(error)
+    if isinstance(error, sa_errors.DBAPIError):
+        cause = error.orig.__cause__ if error.orig is not None else None
+        if error.connection_invalidated or (cause is not None and _is_away(cause)):
+            return _said(cause or error.orig or error)
+        return None
+    return _said(error) if _is_away(error) else None
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, asyncpg.InterfaceError):
+        # Most of these are mistakes of the caller; this one is a server that has gone.
+        return "closed" in str(error)
+    return isinstance(error, (*_AWAY, sa_errors.TimeoutError, OSError, TimeoutError))
+
+
+def _said(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+async def until_back(work: Callable[[], Awaitable[T]], *, what: str) -> T:
+    """Do the work, again with back-off for as long as the database is away.
+
+    The work must bear being repeated after a commit whose answer was lost.
+    """
+    failures = 0
+    while True:
+        try:
+            return await work()
+        except DatabaseAway as error:
+            await back_off(error, failures, what=what)
+            failures += 1
+
+
+async def back_off(error: DatabaseAway, failures: int, *, what: str) -> None:
+    """Wait before the next try, after `failures` ones before this."""
+    pause = BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)]
+    get_logger("database").warning(
+        "database_away", doing=what, detail=str(error), failures=failures + 1, retry_in=pause
+    )
+    await asyncio.sleep(pause)
+
+
+async def lock_name(tx: AsyncConnection, name: str) -> None:
+    """Wait until no other transaction holds the name, and hold it until this one ends.
+
+    On SQLite write transactions take turns anyway.
+    """
+    if tx.dialect.name != "sqlite":
+        await tx.execute(select(func.pg_advisory_xact_lock(name_number(name))))
+
+
+def name_number(name: str) -> int:
+    """The signed 64-bit number by which Postgres knows an advisory lock."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -249,12 +412,37 @@ async def move_position(
         raise PositionConflict(f"{projection}: {partition.topic}[{partition.number}] is elsewhere")
 
 
-async def migrate(db: Database, package: str) -> None:
-    """Bring the database to the newest revision of `package`'s migrations."""
+_MIGRATE_ATTEMPTS: Final = 12
+
+
+async def migrate(db: Database, package: str, *, attempts: int = _MIGRATE_ATTEMPTS) -> None:
+    """Bring the database to the newest revision of `package`'s migrations.
+
+    Safe beside the previous release and beside itself: one migrates at a time, in one transaction,
+    under the lock and statement time-outs, so that a statement that waits for others' locks gives
+    up rather than makes others wait; then it is tried again, a bounded number of times.
+    Raises DatabaseAway when that did not do.
+    """
     with as_file(files(package) / "migrations") as folder:
+        for failures in range(attempts):
+            try:
+                await _migrate(db, package, str(folder))
+                return
+            except DatabaseAway as error:
+                if failures + 1 == attempts:
+                    raise
+                await back_off(error, failures, what=f"migrate {package}")
+
+
+async def _migrate(db: Database, package: str, folder: str) -> None:
+    if db.is_sqlite:
         async with db.engine.connect() as connection:
-            await connection.run_sync(_upgrade, str(folder))
+            await connection.run_sync(_upgrade, folder)
             await connection.commit()
+        return
+    async with db.transaction() as tx:
+        await lock_name(tx, f"migrate {package}")
+        await tx.run_sync(_upgrade, folder)
 
 
 def _upgrade(connection: Connection, folder: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handoff_common import codec
 from handoff_common.clock import Clock
-from handoff_common.database import Database, load_positions, move_position, upsert
+from handoff_common.database import Database, load_positions, move_position, until_back, upsert
 from handoff_common.errors import PositionConflict, PositionLost, Unreadable
 from handoff_common.events import Envelope
 from handoff_common.instants import to_ms
@@ -128,7 +128,7 @@ class Projector:
                     timeout=_POLL_SECONDS if self.ready else 0,
                 )
                 for batch in batches:
-                    await self._take(subscription, batch)
+                    await self._take_once(subscription, batch)
                 if not batches and not self.ready:
                     self.ready = await subscription.caught_up()
         finally:
@@ -146,7 +146,7 @@ class Projector:
                     max_records=self._projection.max_batch, timeout=0
                 )
                 for batch in batches:
-                    await self._take(subscription, batch)
+                    await self._take_once(subscription, batch)
                 if not batches and await subscription.caught_up():
                     return
         finally:
@@ -163,10 +163,7 @@ class Projector:
         return behind
 
     async def _begin(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        async with self._database.read() as tx:
-            stored = await load_positions(
-                tx, self._positions, self._projection.name, self._projection.topics
-            )
+        stored = await until_back(self._stored, what="read positions")
         starts: dict[Partition, int] = {}
         for partition in partitions:
             if partition.topic not in self._identities:
@@ -183,6 +180,17 @@ class Projector:
             self._next[partition] = offset
             starts[partition] = offset
         return starts
+
+    async def _stored(self) -> Mapping[Partition, tuple[str, int]]:
+        async with self._database.read() as tx:
+            return await load_positions(
+                tx, self._positions, self._projection.name, self._projection.topics
+            )
+
+    async def _take_once(self, subscription: Subscription, batch: Batch) -> None:
+        """Also while the database is away: where a commit's answer was lost, the repeat finds the
+        position moved, and goes on behind the batch."""
+        await until_back(lambda: self._take(subscription, batch), what="project")
 
     async def _take(self, subscription: Subscription, batch: Batch) -> None:
         partition = Partition(batch.topic, batch.partition)

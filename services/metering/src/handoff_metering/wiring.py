@@ -60,6 +60,7 @@ def build(
     health = Health(
         projector,
         views={"access": access.view, "services": services.view, "edges": edges.view},
+        database=database,
         max_lag=settings.metering_max_lag,
     )
     app = create_app(
