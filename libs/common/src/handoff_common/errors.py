@@ -3,7 +3,8 @@
 HandoffError
 ├── SettingError            a setting is missing or wrong; stops the start
 ├── LogError
-│   ├── LogWriteFailed      nothing of the append was stored (disk full, disk gone, closed)
+│   ├── LogWriteFailed      an append was not acknowledged (disk full, broker away, closed)
+│   ├── LogUnreachable      the broker does not answer
 │   ├── LogCorrupt          a record or page cannot be read; says where
 │   ├── PositionLost        a reader's position is not in the log any more, or not yet
 │   └── AlreadyInUse        another process owns the folder
@@ -35,9 +36,16 @@ class LogError(HandoffError):
 
 
 class LogWriteFailed(LogError):
-    """An append failed as a whole: nothing of it is in the log."""
+    """An append was not acknowledged. With the embedded log nothing of it is stored; with Kafka a
+    part, or all of it, may be: who appends again repeats it."""
 
     code = "log_write_failed"
+
+
+class LogUnreachable(LogError):
+    """The broker does not answer within the time that it had."""
+
+    code = "log_unreachable"
 
 
 class LogCorrupt(LogError):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from handoff_common.process import ProcessSettings
 from handoff_common.settings import Settings
 
 
@@ -25,4 +26,13 @@ class BillingSettings(Settings):
         None,
         description="price book (JSON) for every customer without terms of its own, read at the "
         "first start only; without it the shipped example is used",
+    )
+
+
+class BillingProcess(ProcessSettings):
+    """Where the service finds its log and database, and is found, as a process of its own."""
+
+    billing_host: str = Field("127.0.0.1", description="address of billing's API")
+    billing_port: int = Field(
+        8003, ge=0, le=65_535, description="port of billing's API; 0 takes a free one"
     )

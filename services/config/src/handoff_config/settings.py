@@ -4,15 +4,13 @@ from pathlib import Path
 
 from pydantic import Field
 
+from handoff_common.process import ProcessSettings
 from handoff_common.settings import Settings
 
 
 class ConfigSettings(Settings):
-    """`database_url`, `data_dir` and `log` are the deployment's; the rest is this service's own."""
+    """Field `sales_contact` is read from `HANDOFF_SALES_CONTACT`, and so on."""
 
-    database_url: str = Field(
-        "sqlite+aiosqlite:///config.db", description="SQLAlchemy URL of this service's database"
-    )
     data_dir: Path = Field(
         Path("handoff-data"), description="Folder where the operator token is written, mode 600"
     )
@@ -31,16 +29,12 @@ class ConfigSettings(Settings):
         le=30,
         description="How long a change waits until every service knows it; 0 to 30 seconds",
     )
-    log: str = Field(
-        "sqlite:///handoff-data/log.db",
-        pattern=r"^sqlite:///.+$",
-        description="The log that connects the services; sqlite:///path. Only when run by itself",
-    )
-    config_host: str = Field("127.0.0.1", description="Address of this API, when run by itself")
-    config_port: int = Field(
-        8_001, ge=0, le=65_535, description="Port of this API, when run by itself; 0 to 65535"
-    )
 
-    @property
-    def log_path(self) -> Path:
-        return Path(self.log.removeprefix("sqlite:///"))
+
+class ConfigProcess(ProcessSettings):
+    """Where the service finds its log and database, and is found, as a process of its own."""
+
+    config_host: str = Field("127.0.0.1", description="address of config's API")
+    config_port: int = Field(
+        8001, ge=0, le=65_535, description="port of config's API; 0 takes a free one"
+    )

@@ -14,6 +14,8 @@ from handoff_config.settings import ConfigSettings
 from handoff_config.store import Store
 from handoff_config.writes import Context, WriteQuota, Writer
 
+PACKAGE = "handoff_config"
+
 
 def build(settings: ConfigSettings, *, log: EventLog, database: Database, clock: Clock) -> Service:
     """The service: its application, its outbox and its view of the tokens."""
@@ -28,7 +30,7 @@ def build(settings: ConfigSettings, *, log: EventLog, database: Database, clock:
         return [] if access.view.ready else ["tokens: not read to the end of the log yet"]
 
     async def on_start() -> None:
-        await migrate(database, "handoff_config")
+        await migrate(database, PACKAGE)
         await ensure_operator_token(store, clock, settings.data_dir / FILE_NAME)
 
     async def once_running() -> None:

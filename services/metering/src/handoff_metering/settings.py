@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from handoff_common.process import ProcessSettings
 from handoff_common.settings import Settings
 
 
@@ -30,3 +31,12 @@ class MeteringSettings(Settings):
         int,
         Field(ge=0, description="records a partition may lag before metering is not ready"),
     ] = 100_000
+
+
+class MeteringProcess(ProcessSettings):
+    """Where the service finds its log and database, and is found, as a process of its own."""
+
+    metering_host: str = Field("127.0.0.1", description="address of metering's API")
+    metering_port: int = Field(
+        8002, ge=0, le=65_535, description="port of metering's API; 0 takes a free one"
+    )
