@@ -1,8 +1,8 @@
 """One place that gives a test its databases: SQLite files, or databases on a real Postgres.
 
 A test's data folder names them: `await database_url(tmp_path, "metering")` is the same database
-each time within one test, and a fresh one in the next. A folder of tests whose `conftest.py` imports
-the fixture `engine` runs every test on each engine; what was made is dropped at a test's end.
+each time within one test, and a fresh one in the next. A folder of tests whose `conftest.py`
+imports the fixture `engine` runs every test on each engine; what was made is dropped at its end.
 """
 
 import hashlib

@@ -11,15 +11,9 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handoff_common import codec
+from handoff_common.bulk import upsert
 from handoff_common.clock import SystemClock
-from handoff_common.database import (
-    NAMING,
-    Database,
-    ExactDecimal,
-    move_position,
-    projection_tables,
-    upsert,
-)
+from handoff_common.database import NAMING, Database, ExactDecimal, move_position, projection_tables
 from handoff_common.errors import PositionLost, Unreadable
 from handoff_common.events import BytesData, ConnectionBytes
 from handoff_common.log import Message, Partition

@@ -1,6 +1,6 @@
 """Each service's migrations make what its tables say, on both engines, and can be taken back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,7 +30,7 @@ async def database(tmp_path: Path, engine: Engine) -> AsyncIterator[Database]:
     await made.close()
 
 
-def differences(metadata: MetaData) -> object:
+def differences(metadata: MetaData) -> Callable[[Connection], object]:
     def found(connection: Connection) -> object:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         return compare_metadata(context, metadata)

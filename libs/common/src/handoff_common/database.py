@@ -3,24 +3,24 @@
 One query style for Postgres and SQLite: SQLAlchemy core. On SQLite, write transactions begin
 IMMEDIATE and take turns, so that none fails with "database is locked"; reads go beside them (WAL).
 Every wait has a time-out (`Limits`), and a database that does not answer is one exception,
-`DatabaseAway`: loops try again (`until_back`), HTTP answers 503.
+`DatabaseAway`: loops try again (`away.until_back`), HTTP answers 503. Bulk writes are in `bulk`.
 """
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import as_file, files
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Dialect,
     Integer,
@@ -30,20 +30,20 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     event,
     func,
     select,
     update,
 )
-from sqlalchemy import exc as sa_errors
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from handoff_common.away import back_off, why_away
 from handoff_common.errors import DatabaseAway, PositionConflict
 from handoff_common.log import Partition
 from handoff_common.settings import DatabaseSettings
-from handoff_common.telemetry import get_logger
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -53,8 +53,6 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 """Naming of constraints, for every service's MetaData."""
-
-_VARIABLES_PER_STATEMENT = 30_000
 
 Tx = AsyncConnection
 """An open transaction of a `Database`, as callers pass it to the store."""
@@ -111,10 +109,6 @@ class Limits:
 
 _VANISHED_AFTER: Final = 5.0
 """Seconds that the client waits beyond the server's own statement time-out."""
-
-BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-
-T = TypeVar("T")
 
 
 class Database:
@@ -176,7 +170,7 @@ class Database:
         try:
             yield
         except Exception as error:
-            why = None if self.is_sqlite else _away(error)
+            why = None if self.is_sqlite else why_away(error)
             if why is None:
                 raise
             self.away = why
@@ -210,67 +204,6 @@ def _postgres_options(limits: Limits, name: str) -> dict[str, Any]:
     }
 
 
-_AWAY: Final = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.InternalClientError,
-    asyncpg.OperatorInterventionError,  # shutting down, starting, statement time-out
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
-    asyncpg.LockNotAvailableError,
-    asyncpg.TransactionRollbackError,  # deadlock, serialization
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,  # a standby, until the address leads to the new primary
-    asyncpg.InvalidCachedStatementError,  # a migration beside us; the cache is dropped by now
-)
-
-
-def _away(error: BaseException) -> str | None:
-    """Why the database cannot be asked now; None for any other error, which asking again will not
-    mend. The one place that knows how each of them looks."""
-    if isinstance(error, DatabaseAway):
-        return str(error)
-    if isinstance(error, sa_errors.DBAPIError):
-        cause = error.orig.__cause__ if error.orig is not None else None
-        if error.connection_invalidated or (cause is not None and _is_away(cause)):
-            return _said(cause or error.orig or error)
-        return None
-    return _said(error) if _is_away(error) else None
-
-
-def _is_away(error: BaseException) -> bool:
-    if isinstance(error, asyncpg.InterfaceError):
-        # Most of these are mistakes of the caller; this one is a server that has gone.
-        return "closed" in str(error)
-    return isinstance(error, (*_AWAY, sa_errors.TimeoutError, OSError, TimeoutError))
-
-
-def _said(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-async def until_back(work: Callable[[], Awaitable[T]], *, what: str) -> T:
-    """Do the work, again with back-off for as long as the database is away.
-
-    The work must bear being repeated after a commit whose answer was lost.
-    """
-    failures = 0
-    while True:
-        try:
-            return await work()
-        except DatabaseAway as error:
-            await back_off(error, failures, what=what)
-            failures += 1
-
-
-async def back_off(error: DatabaseAway, failures: int, *, what: str) -> None:
-    """Wait before the next try, after `failures` ones before this."""
-    pause = BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)]
-    get_logger("database").warning(
-        "database_away", doing=what, detail=str(error), failures=failures + 1, retry_in=pause
-    )
-    await asyncio.sleep(pause)
-
-
 async def lock_name(tx: AsyncConnection, name: str) -> None:
     """Wait until no other transaction holds the name, and hold it until this one ends.
 
@@ -278,6 +211,20 @@ async def lock_name(tx: AsyncConnection, name: str) -> None:
     """
     if tx.dialect.name != "sqlite":
         await tx.execute(select(func.pg_advisory_xact_lock(name_number(name))))
+
+
+async def try_lock_name(tx: AsyncConnection, name: str) -> bool:
+    """Hold the name until this transaction ends, unless another holds it."""
+    if tx.dialect.name == "sqlite":
+        return True
+    return bool(await tx.scalar(select(func.pg_try_advisory_xact_lock(name_number(name)))))
+
+
+def among(tx: AsyncConnection, column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Whether the column is one of the values: one parameter on Postgres, however many they are."""
+    if tx.dialect.name == "sqlite":
+        return column.in_(values)
+    return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type)))
 
 
 def name_number(name: str) -> int:
@@ -299,34 +246,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-async def upsert(
-    tx: AsyncConnection,
-    table: Table,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    keys: Sequence[str],
-    update: Sequence[str],
-) -> None:
-    """Insert the rows; where `keys` already stand, set the columns of `update` to the new values.
-
-    Rows must not repeat a key within one call. They are written in key order, so that two writers
-    cannot deadlock. An empty `update` leaves existing rows alone.
-    """
-    if not rows:
-        return
-    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
-    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
-    statement: Any = insert(table)
-    if update:
-        changes = {name: statement.excluded[name] for name in update}
-        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changes)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=list(keys))
-    step = max(1, _VARIABLES_PER_STATEMENT // max(1, len(ordered[0])))
-    for start in range(0, len(ordered), step):
-        await tx.execute(statement, [dict(row) for row in ordered[start : start + step]])
 
 
 def projection_tables(metadata: MetaData) -> tuple[Table, Table]:

@@ -12,8 +12,10 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handoff_common import codec
+from handoff_common.away import until_back
+from handoff_common.bulk import upsert
 from handoff_common.clock import Clock
-from handoff_common.database import Database, load_positions, move_position, until_back, upsert
+from handoff_common.database import Database, load_positions, move_position
 from handoff_common.errors import PositionConflict, PositionLost, Unreadable
 from handoff_common.events import Envelope
 from handoff_common.instants import to_ms

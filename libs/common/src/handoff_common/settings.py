@@ -27,7 +27,7 @@ _Seconds = Annotated[float, Field(gt=0, le=600)]
 
 
 class DatabaseSettings(Settings):
-    """How a service asks Postgres; each wait is in seconds, up to 600. SQLite needs none of them."""
+    """How a service asks Postgres; each wait is in seconds, up to 600. SQLite needs none."""
 
     database_pool: Annotated[
         int, Field(ge=2, le=100, description="Postgres connections per process; 2 to 100")

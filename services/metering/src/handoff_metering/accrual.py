@@ -12,8 +12,9 @@ import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from handoff_common.away import until_back
 from handoff_common.clock import Clock
-from handoff_common.database import Database, Tx, until_back
+from handoff_common.database import Database, Tx
 from handoff_common.log import EventLog, Partition
 from handoff_common.outbox import Outbox, enqueue
 from handoff_common.topics import CONNECTIONS, USAGE

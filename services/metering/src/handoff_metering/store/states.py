@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, func, select, tuple_, update
 
-from handoff_common.database import Tx, upsert
+from handoff_common.bulk import upsert
+from handoff_common.database import Tx
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
 from handoff_metering import tables
 from handoff_metering.usage import AcceptFacts, ConnectionState, End, Totals, UsageKey
