@@ -1,8 +1,8 @@
 """How many events per second one metering worker folds from encoded records into Postgres.
 
 Beside it, in the same run and on the same tables, a bare loop that only decodes and does the same
-COPY and merge: no fold, no states read, no totals, no outbox, no position. What the projection costs
-beyond it is the price of exactness.
+COPY and merge: no fold, no states read, no totals, no outbox, no position. What the projection
+costs beyond it is the price of exactness.
 
 A third of the events are `accepted`, a third `bytes`, a third `closed`; a connection's three events
 lie in three different batches, so each of them finds or makes its row. The log is a list in memory:
@@ -21,7 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -36,8 +36,10 @@ from handoff_common.events import (
     ConnectionAccepted,
     ConnectionBytes,
     ConnectionClosed,
+    ConnectionData,
     Envelope,
     Reason,
+    counters_of,
 )
 from handoff_common.ids import uuid7
 from handoff_common.instants import from_ms, to_ms
@@ -141,7 +143,7 @@ def script(number: int, now_ms: int) -> tuple[Envelope, Envelope, Envelope]:
     """The three events of a connection that lived for 95 s."""
     identifier = uuid7()
     accepted_at = from_ms(now_ms - 200_000 + number % 1_000)
-    common = {
+    common: dict[str, Any] = {
         "customer_id": f"customer-{number % SERVICES % CUSTOMERS:013d}",
         "service_id": f"service-{number % SERVICES:014d}",
         "region": "europe",
@@ -155,11 +157,11 @@ def script(number: int, now_ms: int) -> tuple[Envelope, Envelope, Envelope]:
         "beresp_header_bytes": 129,
     }
 
-    def counted(body: int) -> dict[str, int]:
+    def counted(body: int) -> dict[str, Any]:
         names = ("req_body_bytes", "resp_body_bytes", "bereq_body_bytes", "beresp_body_bytes")
         return dict.fromkeys(names, body)
 
-    def envelope(seq: int, elapsed_ms: int) -> dict[str, object]:
+    def envelope(seq: int, elapsed_ms: int) -> dict[str, Any]:
         return {
             "id": f"{identifier}-{seq}",
             "source": "/edges/01900000-0000-7000-8000-000000000000",
@@ -222,17 +224,18 @@ async def bare(database: Database, records: Mapping[int, Sequence[Record]], batc
     """Decode, and the same COPY and merge."""
     for number, mine in records.items():
         for at in range(0, len(mine), batch):
-            rows, said = [], []
+            rows: dict[str, tuple[object, ...]] = {}
+            said = []
             for record in mine[at : at + batch]:
                 event = codec.decode(record.topic, record.value)
-                rows.append(bare_row(number, record.offset, event))
+                rows[record.key] = bare_row(number, record.offset, event)
                 said.append(bare_event(number, record.offset, event))
             async with database.transaction() as tx:
                 await bulk.merge(
                     tx,
                     tables.connections,
                     store.COLUMNS,
-                    rows,
+                    list(rows.values()),
                     keys=("connection_id",),
                     update=store.MUTABLE,
                 )
@@ -240,8 +243,153 @@ async def bare(database: Database, records: Mapping[int, Sequence[Record]], batc
 
 
 def bare_row(number: int, offset: int, event: Envelope) -> tuple[object, ...]:
-    raise NotImplementedError
+    """As a row of `connections`, without asking what it was before."""
+    data: ConnectionData = event.data  # type: ignore[attr-defined]
+    accepted_ms = to_ms(data.accepted_at)
+    ended: tuple[object, ...] = (None,) * 5
+    if isinstance(data, ClosedData):
+        ended = (data.reason.value, data.closed_by, 1000, data.elapsed_ms, accepted_ms)
+    return (
+        data.connection_id,
+        number,
+        data.customer_id,
+        data.service_id,
+        data.region,
+        data.pop,
+        data.edge_id,
+        accepted_ms,
+        data.elapsed_ms,
+        data.seq,
+        *counters_of(data),
+        1,
+        None if isinstance(data, ClosedData) else accepted_ms + 60_000 * (1 + data.seq),
+        accepted_ms,
+        *ended,
+        "chat.example.com",
+        "default",
+        "origin",
+        3,
+        None,
+        True,
+        "192.0.2.0/24",
+        offset,
+    )
 
 
 def bare_event(number: int, offset: int, event: Envelope) -> tuple[object, ...]:
-    raise NotImplementedError
+    """As a row of `connection_events`."""
+    data: ConnectionData = event.data  # type: ignore[attr-defined]
+    said = store.counters_text(counters_of(data))
+    return (
+        number,
+        offset,
+        data.connection_id,
+        data.service_id,
+        data.region,
+        event.id,
+        "bytes",
+        data.seq,
+        to_ms(data.accepted_at),
+        data.elapsed_ms,
+        said,
+        said,
+        "counted",
+    )
+
+
+@asynccontextmanager
+async def database() -> AsyncIterator[Database]:
+    """A migrated database that is dropped at the end."""
+    given = os.environ.get("HANDOFF_TEST_POSTGRES", "")
+    if not given:
+        sys.exit("set HANDOFF_TEST_POSTGRES=postgresql://user@host:port/")
+    plain = make_url(given).set(drivername="postgresql", database="postgres")
+    name = f"bench_projection_{os.getpid()}"
+    server = await asyncpg.connect(plain.render_as_string(hide_password=False), timeout=10)
+    await server.execute(f"CREATE DATABASE {name}")
+    url = plain.set(drivername="postgresql+asyncpg", database=name)
+    made_ = Database(url.render_as_string(hide_password=False), name="bench")
+    try:
+        await migrate(made_, "handoff_metering")
+        yield made_
+    finally:
+        await made_.close()
+        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await server.close()
+
+
+async def postgres_cpu(database: Database) -> float:
+    """CPU seconds so far of the processes that serve this database."""
+    async with database.read() as tx:
+        pids = await tx.exec_driver_sql(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        )
+        found = [pid for (pid,) in pids]
+    ticks = 0
+    for pid in found:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+Way = Callable[[Database, Mapping[int, Sequence[Record]], int], Awaitable[None]]
+
+
+async def measured(way: Way, records: Mapping[int, Sequence[Record]], batch: int) -> Cost:
+    async with database() as db:
+        async with db.transaction() as tx:
+            await slices.make_slices(tx, range(PARTITIONS), generation=0)
+        server = await postgres_cpu(db)
+        python, wall = time.process_time(), time.perf_counter()
+        await way(db, records, batch)
+        spent = time.perf_counter() - wall
+        return Cost(spent, time.process_time() - python, await postgres_cpu(db) - server)
+
+
+def table(events: int, costs: Mapping[str, Sequence[Cost]]) -> Iterator[str]:
+    yield "| | events/s | CPU of Python per event | CPU of Postgres per event |"
+    yield "|---|---|---|---|"
+    for name, of in costs.items():
+        rates = sorted(events / cost.wall_s for cost in of)
+        micro = 1e6 / events
+        yield (
+            f"| {name} | {statistics.median(rates):,.0f} ({rates[0]:,.0f}–{rates[-1]:,.0f}) "
+            f"| {statistics.median(c.python_s for c in of) * micro:.1f} µs "
+            f"| {statistics.median(c.postgres_s for c in of) * micro:.1f} µs |"
+        )
+    projected, bare_ = costs.values()
+    shares = [b.wall_s / a.wall_s for a, b in zip(projected, bare_, strict=True)]
+    yield ""
+    yield f"share of the bare loop: {statistics.median(shares):.0%}"
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=120_000)
+    parser.add_argument("--batch", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=120.0, help="no round begins after this")
+    given = parser.parse_args()
+    records = made(given.events, given.batch)
+    events = sum(map(len, records.values()))
+    ways: dict[str, Way] = {"projection": project, "bare decode, COPY and merge": bare}
+    costs: dict[str, list[Cost]] = {name: [] for name in ways}
+    begun = time.monotonic()
+    for _ in range(given.rounds):
+        if time.monotonic() - begun > given.seconds:
+            break
+        for name, way in ways.items():
+            costs[name].append(await measured(way, records, given.batch))
+    rounds = len(costs["projection"])
+    print(f"{events:,} events, {SERVICES} services, batches of {given.batch}, {rounds} rounds")
+    print("\n".join(table(events, costs)))
+
+
+if __name__ == "__main__":
+    try:
+        import uvloop
+
+        uvloop.run(main())
+    except ImportError:
+        asyncio.run(main())

@@ -5,6 +5,7 @@ It owns positions and parking. What a projection does with its events is the pro
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -26,6 +27,8 @@ MAX_SKEW_MS = 300_000
 """An event whose instant is further ahead of the log's append time than this is parked."""
 
 _POLL_SECONDS = 1.0
+_AT_ONCE = 3
+"""Partitions whose transactions are open beside each other; on SQLite they would only wait."""
 
 
 class Folded(NamedTuple):
@@ -129,8 +132,7 @@ class Projector:
                     max_records=self._projection.max_batch,
                     timeout=_POLL_SECONDS if self.ready else 0,
                 )
-                for batch in batches:
-                    await self._take_once(subscription, batch)
+                await self._take_all(subscription, batches)
                 if not batches and not self.ready:
                     self.ready = await subscription.caught_up()
         finally:
@@ -147,8 +149,7 @@ class Projector:
                 batches = await subscription.fetch(
                     max_records=self._projection.max_batch, timeout=0
                 )
-                for batch in batches:
-                    await self._take_once(subscription, batch)
+                await self._take_all(subscription, batches)
                 if not batches and await subscription.caught_up():
                     return
         finally:
@@ -189,10 +190,30 @@ class Projector:
                 tx, self._positions, self._projection.name, self._projection.topics
             )
 
-    async def _take_once(self, subscription: Subscription, batch: Batch) -> None:
-        """Also while the database is away: where a commit's answer was lost, the repeat finds the
-        position moved, and goes on behind the batch."""
-        await until_back(lambda: self._take(subscription, batch), what="project")
+    async def _take_all(self, subscription: Subscription, batches: Sequence[Batch]) -> None:
+        """Each partition's batches in order, a few partitions beside each other: one is folded
+        while the database works for another.
+
+        Also while the database is away: where a commit's answer was lost, the repeat finds the
+        position moved, and goes on behind the batch.
+        """
+        room = asyncio.Semaphore(1 if self._database.is_sqlite else _AT_ONCE)
+        lanes: dict[tuple[str, int], list[Batch]] = {}
+        for batch in batches:
+            lanes.setdefault((batch.topic, batch.partition), []).append(batch)
+
+        async def take(lane: Sequence[Batch]) -> None:
+            async with room:
+                for batch in lane:
+                    await until_back(partial(self._take, subscription, batch), what="project")
+
+        tasks = [asyncio.ensure_future(take(lane)) for lane in lanes.values()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take(self, subscription: Subscription, batch: Batch) -> None:
         partition = Partition(batch.topic, batch.partition)

@@ -5,12 +5,20 @@ transaction that also moves the position. It owns no rule of what counts.
 """
 
 from collections import Counter as Tally
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from handoff_common.clock import Clock
 from handoff_common.database import Tx
-from handoff_common.events import ConnectionEvent, ParkedDecision, counters_of
+from handoff_common.events import (
+    ConnectionAccepted,
+    ConnectionBytes,
+    ConnectionClosed,
+    ConnectionEvent,
+    ParkedDecision,
+    counters_of,
+)
 from handoff_common.instants import to_ms
 from handoff_common.log import Partition
 from handoff_common.outbox import enqueue
@@ -23,14 +31,20 @@ from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import (
     NO_BYTES,
+    NOTHING,
     ConnectionState,
     Deltas,
     Totals,
     UsageKey,
     fold,
+    summed,
 )
 
-_TYPES = {"ConnectionAccepted": "accepted", "ConnectionBytes": "bytes"}
+_TYPES = {
+    ConnectionAccepted: "accepted",
+    ConnectionBytes: "bytes",
+    ConnectionClosed: "closed",
+}
 
 
 class ConnectionsProjection:
@@ -85,7 +99,7 @@ class ConnectionsProjection:
         await store.save_states(tx, number, sums.changed.values())
         await store.save_events(tx, sums.rows)
         await store.change_edge_totals(tx, number, sums.edges)
-        changes = {key: change for key, change in sums.usage.items() if change != Totals()}
+        changes = sums.usage()
         if not changes:
             return
         revision = held.revision + 1
@@ -129,9 +143,9 @@ class _Sums:
         self._number = number
         self._known = known
         self.changed: dict[str, tuple[ConnectionState, int]] = {}
-        self.usage: dict[UsageKey, Totals] = {}
+        self._deltas: defaultdict[UsageKey, list[Totals]] = defaultdict(list)
         self.edges: dict[str, tuple[int, int]] = {}
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[tuple[Any, ...]] = []
         self.effects: Tally[str] = Tally()
 
     def add(self, offset: int, event: ConnectionEvent) -> None:
@@ -146,34 +160,43 @@ class _Sums:
         self._known[connection_id] = after
         self.changed[connection_id] = (after, offset)
         for key, change in deltas:
-            held = self.usage.get(key)
-            self.usage[key] = change if held is None else held.plus(change)
+            self._deltas[key].append(change)
         opened = int(before is None)
         closed = after.closed_by_edge - (before is not None and before.closed_by_edge)
         if opened or closed:
             accepted, ended = self.edges.get(after.edge_id, (0, 0))
             self.edges[after.edge_id] = (accepted + opened, ended + closed)
 
+    def usage(self) -> dict[UsageKey, Totals]:
+        """What changes in the totals; what comes to nothing is left out."""
+        sums = ((key, summed(changes)) for key, changes in self._deltas.items())
+        return {key: total for key, total in sums if total != NOTHING}
+
     def _row(
         self, offset: int, event: ConnectionEvent, deltas: Deltas, effect: str
-    ) -> dict[str, Any]:
+    ) -> tuple[Any, ...]:
+        """In the order of `store.EVENT_COLUMNS`."""
         data = event.data
-        added = NO_BYTES
+        counters = counters_of(data)
+        said, added = store.counters_text(counters), None
         for _, change in deltas:
+            # The bytes of an event are all of one hour, and most often the first ones.
             if change.counters is not NO_BYTES:
-                added = change.counters if added is NO_BYTES else added.plus(change.counters)
-        return {
-            "slice": self._number,
-            "offset": offset,
-            "connection_id": data.connection_id,
-            "service_id": data.service_id,
-            "region": data.region,
-            "event_id": event.id,
-            "type": _TYPES.get(type(event).__name__, "closed"),
-            "seq": data.seq,
-            "time_ms": to_ms(data.accepted_at) + data.elapsed_ms,
-            "elapsed_ms": data.elapsed_ms,
-            "counters": store.counters_text(counters_of(data)),
-            "added": None if added == NO_BYTES else store.counters_text(added),
-            "effect": effect,
-        }
+                added = (
+                    said if change.counters == counters else store.counters_text(change.counters)
+                )
+        return (
+            self._number,
+            offset,
+            data.connection_id,
+            data.service_id,
+            data.region,
+            event.id,
+            _TYPES[type(event)],
+            data.seq,
+            to_ms(data.accepted_at) + data.elapsed_ms,
+            data.elapsed_ms,
+            said,
+            added,
+            effect,
+        )
