@@ -27,6 +27,7 @@ from handoff_common.log_sqlite import SqliteLog
 from handoff_common.telemetry import new_registry
 from handoff_common.topics import CONNECTIONS, EDGES
 from handoff_edge.connection import Connection, Facts, Place
+from handoff_edge.delivery import Direct
 from handoff_edge.metrics import Metrics
 from handoff_edge.recorder import Recorder
 from handoff_edge.recovery import recover
@@ -322,7 +323,7 @@ async def test_a_connection_being_opened_while_a_month_begins_holds_through(
     clock = ManualClock(datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC))
     log = await SqliteLog.open(tmp_path / "log.db")
     place = Place(log.owner_id, "europe", "local")
-    recorder = Recorder(log, place, clock, Metrics(new_registry()))
+    recorder = Recorder(log, Direct(log), place, clock, Metrics(new_registry()))
     await recorder.start()
     connection = Connection(place=place, connection_id="c", customer_id="u", service_id="s")
     facts = Facts("d", None, "b", 1, None, "")

@@ -132,3 +132,27 @@ class Journal(Protocol):
 
 class JournaledLog(EventLog, Journal, Protocol):
     """The embedded log: both in one, so that an append and its `keep` are one transaction."""
+
+
+class Spool(JournaledLog, Protocol):
+    """A journal that is not the log itself: what it holds is copied, in order, and then dropped."""
+
+    def head(self, partition: Partition) -> int:
+        """Offset of the next record to come."""
+
+    async def records(
+        self, partition: Partition, offset: int, limit: int
+    ) -> tuple[Sequence[Record], int]:
+        """Up to `limit` records from `offset` on, and where to go on. Raises LogCorrupt."""
+
+    async def forget(self, partition: Partition, before: int) -> None:
+        """Drop the records before an offset: they are in the log that others read.
+
+        Raises LogWriteFailed.
+        """
+
+    async def size(self) -> int:
+        """Bytes that are in use."""
+
+    async def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until something was appended that makes the condition true."""

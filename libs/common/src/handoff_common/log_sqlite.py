@@ -77,6 +77,12 @@ class _Append(NamedTuple):
     done: "asyncio.Future[list[Position]]"
 
 
+class _Forget(NamedTuple):
+    partition: Partition
+    before: int
+    done: "asyncio.Future[list[Position]]"
+
+
 class SqliteLog:
     """See the module. Made by `open`; `close` releases the lock.
 
@@ -91,7 +97,7 @@ class SqliteLog:
         self._topics: dict[str, _Topic] = {}
         self._heads: dict[Partition, int] = {}
         self._owner_id = ""
-        self._pending: queue.Queue[_Append | None] = queue.Queue(maxsize=_PENDING_APPENDS)
+        self._pending: queue.Queue[_Append | _Forget | None] = queue.Queue(maxsize=_PENDING_APPENDS)
         self._writer: threading.Thread | None = None
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-read")
         self._reads: sqlite3.Connection | None = None
@@ -129,15 +135,17 @@ class SqliteLog:
     async def append(self, topic: str, messages: Sequence[Message]) -> Sequence[Position]:
         if not messages:
             return []
+        return await self._queued(_Append(topic, messages, self._loop.create_future()))
+
+    async def _queued(self, work: _Append | _Forget) -> list[Position]:
         if self._closed or self._writer is None:
             raise LogWriteFailed(f"{self._path}: the log is closed or read-only")
-        done: asyncio.Future[list[Position]] = self._loop.create_future()
         try:
-            self._pending.put_nowait(_Append(topic, messages, done))
+            self._pending.put_nowait(work)
         except queue.Full:
             raise LogWriteFailed(f"{self._path}: {_PENDING_APPENDS} appends are waiting") from None
         # The write goes on when its caller gives up: cancelling a wait must not tear a batch.
-        return await asyncio.shield(done)
+        return await asyncio.shield(work.done)
 
     async def partitions(self, topic: str) -> int:
         return self._topics[topic].partitions
@@ -215,6 +223,23 @@ class SqliteLog:
                 "SELECT held, released FROM totals WHERE topic = ?", (self._topics[topic].id,)
             ).fetchone()
             return Totals(*row) if row else Totals(0, 0)
+
+        return await self._read(work)
+
+    async def forget(self, partition: Partition, before: int) -> None:
+        """Drop the records before an offset. Only a journal does that: with a log of its own they
+        are the truth."""
+        await self._queued(_Forget(partition, before, self._loop.create_future()))
+
+    async def size(self) -> int:
+        """Bytes in use: what was freed inside the file does not count."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            pages, free, size = (
+                int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+            return (pages - free) * size
 
         return await self._read(work)
 
@@ -410,7 +435,7 @@ class SqliteLog:
         connection = self._connect()
         ending = False
         while not ending:
-            batch: list[_Append] = []
+            batch: list[_Append | _Forget] = []
             item = self._pending.get()
             while True:
                 if item is None:
@@ -425,11 +450,16 @@ class SqliteLog:
                 self._write(connection, batch)
         connection.close()
 
-    def _write(self, connection: sqlite3.Connection, batch: list[_Append]) -> None:
+    def _write(self, connection: sqlite3.Connection, batch: list[_Append | _Forget]) -> None:
         heads: dict[Partition, int] = {}
         try:
             connection.execute("BEGIN IMMEDIATE")
-            results = [self._insert(connection, append, heads) for append in batch]
+            results = [
+                self._insert(connection, work, heads)
+                if isinstance(work, _Append)
+                else self._drop(connection, work)
+                for work in batch
+            ]
             connection.executemany(
                 "UPDATE heads SET next_offset = ? WHERE topic = ? AND partition = ?",
                 [(at, self._topics[name].id, number) for (name, number), at in heads.items()],
@@ -443,6 +473,20 @@ class SqliteLog:
             return
         self._heads.update(heads)
         self._tell([(a.done, r) for a, r in zip(batch, results, strict=True)])
+
+    def _drop(self, connection: sqlite3.Connection, forget: _Forget) -> list[Position]:
+        topic = self._topics[forget.partition.topic]
+        place = (topic.id, forget.partition.number)
+        connection.execute(
+            'DELETE FROM records WHERE topic = ? AND partition = ? AND "offset" < ?',
+            (*place, forget.before),
+        )
+        connection.execute(
+            "UPDATE heads SET first_offset = max(first_offset, min(?, next_offset))"
+            " WHERE topic = ? AND partition = ?",
+            (forget.before, *place),
+        )
+        return []
 
     def _insert(
         self, connection: sqlite3.Connection, append: _Append, heads: dict[Partition, int]
@@ -502,7 +546,7 @@ class SqliteLog:
             return False
         return True
 
-    def forget(self, subscription: "_Subscription") -> None:
+    def unsubscribed(self, subscription: "_Subscription") -> None:
         self._subscriptions.discard(subscription)
 
 
@@ -559,7 +603,7 @@ class _Subscription:
         return all(self._dealt.get(p, 0) >= self._log.head(p) for p in self._next)
 
     async def close(self) -> None:
-        self._log.forget(self)
+        self._log.unsubscribed(self)
         self._log.notify()
 
     def _behind(self) -> list[Partition]:

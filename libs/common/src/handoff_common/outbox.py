@@ -158,7 +158,8 @@ class Outbox:
         found = {}
         for topic in topics:
             for number, (_, end) in (await self._log.ends(topic)).items():
-                found[topic, number] = Position(topic, number, end)
+                if end:
+                    found[topic, number] = Position(topic, number, end)
         return found
 
     async def _forward(self) -> int | None:

@@ -118,7 +118,9 @@ class Projector:
 
     @property
     def positions(self) -> Mapping[Partition, int]:
-        return {partition: at or 0 for partition, at in self._next.items()}
+        """Partition → next offset, of those that are this worker's now."""
+        own = self._subscription.assigned if self._subscription else frozenset()
+        return {partition: at or 0 for partition, at in self._next.items() if partition in own}
 
     async def run(self) -> None:
         """The loop; ends only by cancellation, or by an error that a restart must look at."""
@@ -205,7 +207,9 @@ class Projector:
         async def take(lane: Sequence[Batch]) -> None:
             async with room:
                 for batch in lane:
-                    await until_back(partial(self._take, subscription, batch), what="project")
+                    if Partition(batch.topic, batch.partition) in subscription.assigned:
+                        # Else it was given to another worker while the ones before were folded.
+                        await until_back(partial(self._take, subscription, batch), what="project")
 
         tasks = [asyncio.ensure_future(take(lane)) for lane in lanes.values()]
         try:

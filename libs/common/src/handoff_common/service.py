@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,7 +19,7 @@ from handoff_common.errors import HandoffError
 from handoff_common.telemetry import get_logger
 
 Loop = Callable[[], Awaitable[None]]
-_STOP_SECONDS = 30.0
+STOP_SECONDS = 30.0
 
 
 class LoopEnded(HandoffError):
@@ -35,7 +36,8 @@ async def _nothing() -> None:
 class Service:
     """name: for logs. app: its HTTP application. loops: name → coroutine function that runs for
     ever. on_start runs before the loops (migrations, recovery), once_running after they began;
-    on_stop runs while the loops still do, so that what it produces is delivered."""
+    on_stop runs while the loops still do, so that what it produces is delivered; it has
+    `stop_seconds`."""
 
     name: str
     app: ASGIApp
@@ -44,6 +46,7 @@ class Service:
     once_running: Callable[[], Awaitable[None]] = _nothing
     on_stop: Callable[[], Awaitable[None]] = _nothing
     not_ready: Callable[[], Sequence[str]] = tuple
+    stop_seconds: float = STOP_SECONDS
 
 
 @asynccontextmanager
@@ -79,10 +82,10 @@ async def running(service: Service) -> AsyncIterator[asyncio.Future[None]]:
         yield failed
     finally:
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(service.stop_seconds):
                 await service.on_stop()
         except TimeoutError:
-            logger.error("stop_timed_out", service=service.name, seconds=_STOP_SECONDS)
+            logger.error("stop_timed_out", service=service.name, seconds=service.stop_seconds)
         stopping = True
         for task in reversed(tasks):
             task.cancel()
@@ -120,13 +123,27 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         await task
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 takes a free one."""
+def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
+    """A listening TCP socket; port 0 takes a free one. reuse_port: others may share it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    return _listening(listener, (host, port))
+
+
+def listen_on_path(path: Path) -> socket.socket:
+    """A listening Unix socket, readable by its owner only; one that was left there is replaced."""
+    path.unlink(missing_ok=True)
+    listener = _listening(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), str(path))
+    path.chmod(0o600)
+    return listener
+
+
+def _listening(listener: socket.socket, address: tuple[str, int] | str) -> socket.socket:
     try:
-        listener.bind((host, port))
+        listener.bind(address)
         listener.listen(2048)
     except OSError:
         listener.close()

@@ -1,39 +1,56 @@
-"""`python -m handoff_edge serve`: one edge, with its admin port."""
+"""`python -m handoff_edge serve`: one edge node, with its admin port.
+
+`worker` and `adopt` are for the node itself: one worker of several, and the journals that no worker
+owns.
+"""
 
 import asyncio
 import os
 import resource
 import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
+from handoff_common import process
 from handoff_common.clock import SystemClock
-from handoff_common.errors import HandoffError
+from handoff_common.errors import HandoffError, SettingError
+from handoff_common.log_kafka import SCHEME as KAFKA
+from handoff_common.log_kafka import KafkaLog
 from handoff_common.log_sqlite import SqliteLog
-from handoff_common.service import listen, running, serving, stop_signals
-from handoff_common.settings import load, shown
+from handoff_common.service import (
+    Service,
+    listen,
+    listen_on_path,
+    running,
+    serving,
+    stop_signals,
+)
+from handoff_common.settings import load, shown, variable
 from handoff_common.telemetry import configure_logs, get_logger
+from handoff_edge import journals, node
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import build
 
-
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed; the standard library's does the same with more CPU."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+_ADOPT_SECONDS = 60.0
+_ADOPT_AGAIN_SECONDS = 30.0
 
 
 def main(arguments: list[str]) -> int:
-    if arguments != ["serve"]:
+    command, *rest = arguments or [""]
+    if command not in ("serve", "worker", "adopt") or (rest and command != "adopt"):
         sys.stderr.write("usage: python -m handoff_edge serve\n")
         return 2
     try:
         settings = load(EdgeSettings, os.environ)
         configure_logs()
-        get_logger("edge").info("settings", **shown(settings))
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(serve(settings))
+        if command == "adopt":
+            process.run_async(adopt(settings, [Path(folder) for folder in rest]))
+        elif command == "worker":
+            process.run_async(serve_worker(settings))
+        else:
+            get_logger("edge").info("settings", **shown(settings))
+            process.run_async(serve(settings))
     except (HandoffError, OSError) as error:
         sys.stderr.write(f"handoff_edge: {error}\n")
         return 1
@@ -42,21 +59,117 @@ def main(arguments: list[str]) -> int:
 
 async def serve(settings: EdgeSettings) -> None:
     """Until a signal. Raises HandoffError where a part cannot start or ends by itself."""
+    await asyncio.to_thread(settings.data_dir.mkdir, parents=True, exist_ok=True)
+    if settings.edge_workers > 1:
+        if not settings.log.startswith(KAFKA):
+            raise SettingError(
+                f"{variable('edge_workers')} = {settings.edge_workers}: the embedded log belongs "
+                f"to one process; takes 1, or {variable('log')} = kafka://…"
+            )
+        await node.serve(settings)
+        return
     raise_descriptor_limit()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    log = await SqliteLog.open(settings.log_path)
-    try:
-        service = build(settings, log=log, clock=SystemClock())
-        async with stop_signals() as stop, running(service) as failed:
-            with listen(settings.edge_admin_host, settings.edge_admin_port) as admin:
-                async with serving(service.app, admin):
-                    stopped = asyncio.create_task(stop.wait())
-                    failed.add_done_callback(lambda _: stop.set())
-                    await stopped
-                    if failed.done():
-                        failed.result()
-    finally:
-        await log.close()
+    async with AsyncExitStack() as stack:
+        service = await _edge(settings, stack)
+        admin = listen(settings.edge_admin_host, settings.edge_admin_port)
+        stack.callback(admin.close)
+        async with stop_signals() as stop, running(service) as failed, serving(service.app, admin):
+            await _until(stop, failed)
+
+
+async def serve_worker(settings: EdgeSettings) -> None:
+    """One worker of several: its admin port is a socket in its folder, and it ends, with a drain,
+    when the process that started it has gone."""
+    raise_descriptor_limit()
+    folder = settings.edge_journal
+    if folder is None:
+        raise SettingError(f"{variable('edge_journal')}: the node sets it for its workers")
+    async with AsyncExitStack() as stack:
+        service = await _edge(settings, stack)
+        admin = listen_on_path(folder / node.ADMIN_SOCKET)
+        stack.callback(admin.close)
+        async with stop_signals() as stop, running(service) as failed, serving(service.app, admin):
+            watching = asyncio.create_task(_orphaned(stop))
+            try:
+                await _until(stop, failed)
+            finally:
+                watching.cancel()
+
+
+async def adopt(settings: EdgeSettings, own: Sequence[Path]) -> None:
+    """Adopt what no worker owns, and try again what the log did not take."""
+    async with AsyncExitStack() as stack:
+        kafka = KafkaLog(settings.log.removeprefix(KAFKA))
+        stack.push_async_callback(kafka.close)
+        async with stop_signals() as stop:
+            await _adopt_until_done(settings, own, kafka, stop)
+
+
+async def _edge(settings: EdgeSettings, stack: AsyncExitStack) -> Service:
+    """The edge on its log, and on a journal where the log is Kafka."""
+    clock = SystemClock()
+    if not settings.log.startswith(KAFKA):
+        log = await SqliteLog.open(settings.log_path)
+        stack.push_async_callback(log.close)
+        return build(settings, log=log, clock=clock)
+    kafka = KafkaLog(settings.log.removeprefix(KAFKA))
+    stack.push_async_callback(kafka.close)
+    [folder] = journals.wanted(settings.data_dir, 1)
+    folder = settings.edge_journal or folder
+    journal = await journals.open_journal(folder)
+    stack.push_async_callback(journal.close)
+    own = settings.model_copy(update={"data_dir": folder, "edge_journal": folder})
+    service = build(
+        own,
+        log=kafka,
+        journal=journal,
+        clock=clock,
+        appended_at=lambda: kafka.last_append_ms,
+        reuse_port=settings.edge_journal is not None,
+    )
+    if settings.edge_journal is None:
+
+        async def adopting() -> None:
+            await _adopt_until_done(settings, [folder], kafka, asyncio.Event())
+            await asyncio.Event().wait()
+
+        service.loops["edge-adopter"] = adopting
+    return service
+
+
+async def _adopt_until_done(
+    settings: EdgeSettings, own: Sequence[Path], log: KafkaLog, stop: asyncio.Event
+) -> None:
+    while not stop.is_set():
+        left = await journals.adopt_all(
+            settings.data_dir,
+            list(own),
+            settings,
+            log=log,
+            clock=SystemClock(),
+            timeout=_ADOPT_SECONDS,
+        )
+        if not left:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ADOPT_AGAIN_SECONDS):
+                await stop.wait()
+
+
+async def _until(stop: asyncio.Event, failed: "asyncio.Future[None]") -> None:
+    failed.add_done_callback(lambda _: stop.set())
+    await stop.wait()
+    if failed.done():
+        failed.result()
+
+
+async def _orphaned(stop: asyncio.Event) -> None:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+    get_logger("edge").warning("node_gone")
+    stop.set()
 
 
 def raise_descriptor_limit() -> None:

@@ -52,6 +52,7 @@ class Configuration:
         self._save_seconds = save_seconds
         self._logger = get_logger("configuration")
         self.positions: dict[Partition, int] = {}
+        self._identities: dict[str, str] = {}
         self._unsaved = False
         self._current_ms = 0
         self.book = RuleBook()
@@ -77,10 +78,13 @@ class Configuration:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._logger.error("rulebook_unreadable", path=str(self._path), detail=str(error))
             return
-        for topic, identity in saved.identities.items():
-            if topic not in _TOPICS or await self._log.identity(topic) != identity:
-                self._logger.warning("rulebook_of_another_log", topic=topic)
+        self._identities = saved.identities
+        try:
+            if not await self._is_of_this_log():
                 return
+        except LogError as error:
+            # The log is away: the book is worked from, and looked at again when it is back.
+            self._logger.warning("rulebook_unconfirmed", detail=str(error))
         self.book = RuleBook.restored(saved.book)
         self.positions = {
             Partition(topic, int(number)): offset
@@ -119,19 +123,31 @@ class Configuration:
         for (topic, number), offset in self.positions.items():
             positions.setdefault(topic, {})[str(number)] = offset
         try:
-            identities = {topic: await self._log.identity(topic) for topic in _TOPICS}
             saved = _File(
                 current_ms=self._current_ms,
-                identities=identities,
+                identities=self._identities,
                 positions=positions,
                 book=self.book.saved(),
             )
             await asyncio.to_thread(_replace, self._path, msgspec.json.encode(saved))
-        except (OSError, LogError) as error:
+        except OSError as error:
             self._unsaved = True
             self._logger.error("rulebook_not_saved", path=str(self._path), detail=str(error))
 
+    async def _is_of_this_log(self) -> bool:
+        """Whether what was read belongs to the topics as they are now. Raises LogError."""
+        for topic, identity in self._identities.items():
+            if topic not in _TOPICS or await self._log.identity(topic) != identity:
+                self._logger.warning("rulebook_of_another_log", topic=topic)
+                return False
+        return True
+
     async def _read(self) -> None:
+        if not await self._is_of_this_log():
+            # Revisions of another log say nothing here: what it holds replaces the book.
+            self.book, self.positions = RuleBook(), {}
+        self._identities = {topic: await self._log.identity(topic) for topic in _TOPICS}
+
         async def positions(_: Sequence[Partition]) -> Mapping[Partition, int]:
             return self.positions
 

@@ -53,10 +53,30 @@ class Metrics:
             "handoff_edge_journal_append_failures", "Failed appends", registry=registry
         )
         self.backlog = Gauge(
-            "handoff_edge_journal_backlog", "Events stamped and not yet durable", registry=registry
+            "handoff_edge_journal_backlog",
+            "Events stamped and not yet in the log",
+            registry=registry,
         )
         self.backlog_age = Gauge(
             "handoff_edge_journal_age_seconds", "Age of the oldest of them", registry=registry
+        )
+        self.journal_bytes = Gauge(
+            "handoff_edge_journal_bytes", "Bytes that the journal holds", registry=registry
+        )
+        self.unforwarded = Gauge(
+            "handoff_edge_journal_unforwarded",
+            "Events in the journal that the log has not acknowledged",
+            registry=registry,
+        )
+        self.forwarded = Counter(
+            "handoff_edge_journal_forwarded",
+            "Events that the log has acknowledged",
+            registry=registry,
+        )
+        self.clock_skew = Gauge(
+            "handoff_edge_clock_skew_seconds",
+            "This edge's clock ahead of the log's, at the last acknowledgement",
+            registry=registry,
         )
         self.unreadable = Gauge(
             "handoff_edge_journal_unreadable",

@@ -6,7 +6,8 @@ connection go through one queue that a single loop empties, a batch per append; 
 is tried again. The queue is bounded: per connection at most one ordinary checkpoint waits (a newer
 one takes its place), one for a month's end, and one `closed`.
 
-It also knows `through`: the instant before which everything that happened here is in the log.
+It also knows `through`: the instant before which everything that happened here is in the journal.
+What of that is in the log that others read, its `delivery` says.
 """
 
 import asyncio
@@ -25,11 +26,12 @@ from handoff_common.events import (
     WatermarkData,
 )
 from handoff_common.instants import from_ms, to_ms
-from handoff_common.log import JournaledLog, Message, Position
+from handoff_common.log import JournaledLog, Message
 from handoff_common.minutes import month_of
 from handoff_common.telemetry import get_logger
-from handoff_common.topics import CONNECTIONS, EDGES
+from handoff_common.topics import CONNECTIONS
 from handoff_edge.connection import Place
+from handoff_edge.delivery import Delivery
 from handoff_edge.metrics import Metrics
 
 _BATCH = 1_000
@@ -53,12 +55,14 @@ class _Waiting:
 class Recorder:
     """One per journal. `start` first; then `run` is its loop.
 
+    delivery: how the journal reaches the log.
     append_timeout: seconds that an append may take before it counts as failed.
     """
 
     def __init__(
         self,
         log: JournaledLog,
+        delivery: Delivery,
         place: Place,
         clock: Clock,
         metrics: Metrics,
@@ -66,6 +70,7 @@ class Recorder:
         append_timeout: float = 5.0,
     ) -> None:
         self._log = log
+        self._delivery = delivery
         self._place = place
         self._clock = clock
         self._metrics = metrics
@@ -79,22 +84,13 @@ class Recorder:
         self._work = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
-        self._positions: dict[int, int] = {}
-        self._accepted_total = 0
-        self._closed_total = 0
         self._open: set[str] = set()
         self._swept_month = month_of(clock.now_ms())
         self._failing = ""
-        self._acknowledged = False
 
     async def start(self) -> None:
-        """Take over what the journal has counted. Called behind recovery and before any event."""
-        totals = await self._log.totals(CONNECTIONS.name)
-        self._accepted_total, self._closed_total = totals
-        ends = await self._log.ends(CONNECTIONS.name)
-        # Nothing of a former process lies behind the log's present ends. The positions that it
-        # named last are not enough: it may have delivered more since.
-        self._positions = {number: end for number, (_, end) in ends.items() if end}
+        """Take over what a former process has left. Called behind recovery, before any event."""
+        await self._delivery.start()
         self._swept_month = month_of(self._clock.now_ms())
 
     @property
@@ -102,7 +98,7 @@ class Recorder:
         """Why new handoffs cannot be recorded now; empty when they can."""
         if self._failing:
             return [f"journal: {self._failing}"]
-        return [] if self._acknowledged else ["journal: this edge's id is not in the log yet"]
+        return self._delivery.problems
 
     @property
     def open_connections(self) -> int:
@@ -124,6 +120,8 @@ class Recorder:
         been given up; whoever gave it up has told the client that there is no connection.
         Raises JournalUnavailable. Cancelling it counts as giving up.
         """
+        if refusal := self._delivery.refusal:
+            raise JournalUnavailable(refusal)
         key = event.data.connection_id
         self._accepting[key] = self._establishing[key] = to_ms(event.time)
         self._settled.clear()
@@ -166,7 +164,7 @@ class Recorder:
         self._swept_month = max(self._swept_month, month_ms)
 
     def through(self) -> int:
-        """Everything of this edge before this instant (epoch milliseconds) is in the log."""
+        """Everything of this edge before this instant (epoch ms) is in the journal."""
         now_ms = self._clock.now_ms()
         instants = [now_ms, *self._accepting.values()]
         instants += [waiting.instant_ms for waiting in self._in_flight]
@@ -182,8 +180,11 @@ class Recorder:
     async def watermark(self, *, ended: bool = False) -> EdgeWatermark:
         """Publish how far this edge has come. Raises LogError or TimeoutError."""
         now_ms = self._clock.now_ms()
-        through_ms = self.through()
-        backlog = self.backlog
+        alive_ms = self.through()
+        standing = self._delivery.standing(alive_ms)
+        backlog = self.backlog + standing.backlog
+        # `through` was read a moment after now.
+        age_ms = max(0, now_ms - standing.through_ms)
         event = EdgeWatermark(
             id=f"{self._place.edge_id}-{now_ms}",
             source=self._place.source,
@@ -193,22 +194,20 @@ class Recorder:
                 edge_id=self._place.edge_id,
                 region=self._place.region,
                 pop=self._place.pop,
-                through=from_ms(through_ms),
-                positions={str(number): end for number, end in sorted(self._positions.items())},
+                through=from_ms(standing.through_ms),
+                positions={str(number): end for number, end in sorted(standing.positions.items())},
                 open_connections=len(self._open),
-                accepted_total=self._accepted_total,
-                closed_total=self._closed_total,
+                accepted_total=standing.accepted,
+                closed_total=standing.closed,
                 journal_backlog=backlog,
-                journal_age_ms=now_ms - through_ms,
+                journal_age_ms=age_ms,
                 ended=ended,
             ),
         )
         self._metrics.backlog.set(backlog)
-        self._metrics.backlog_age.set((now_ms - through_ms) / 1000)
-        message = Message(self._place.edge_id, codec.encode(event), keep="hold")
+        self._metrics.backlog_age.set(age_ms / 1000)
         async with asyncio.timeout(self._append_timeout):
-            await self._log.append(EDGES.name, [message])
-        self._acknowledged = True
+            await self._delivery.publish(event, alive_ms)
         self._failing = ""
         return event
 
@@ -251,8 +250,7 @@ class Recorder:
         message = Message(key, codec.encode(event), keep="hold")
         try:
             positions = await self._log.append(CONNECTIONS.name, [message])
-            self._advance(positions)
-            self._accepted_total += 1
+            self._delivery.appended(positions, accepted=1, closed=0)
             self._open.add(key)
         finally:
             del self._accepting[key]
@@ -316,18 +314,12 @@ class Recorder:
         except LogError as error:
             self._failed(str(error))
             return False
-        self._advance(positions)
-        for waiting in batch:
-            if isinstance(waiting.event, ConnectionClosed):
-                self._closed_total += 1
-                self._open.discard(waiting.event.data.connection_id)
+        closed = [w.event for w in batch if isinstance(w.event, ConnectionClosed)]
+        self._delivery.appended(positions, accepted=0, closed=len(closed))
+        self._open.difference_update(event.data.connection_id for event in closed)
         self._in_flight = []
         self._failing = ""
         return True
-
-    def _advance(self, positions: Sequence[Position]) -> None:
-        for _, partition, offset in positions:
-            self._positions[partition] = max(offset, self._positions.get(partition, 0))
 
     def _failed(self, why: str) -> None:
         if not self._failing:

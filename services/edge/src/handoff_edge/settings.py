@@ -32,7 +32,17 @@ class EdgeSettings(Settings):
     data_dir: Path = Field(
         Path("handoff-data"), description="folder of the journal and the saved rule book"
     )
-    log: str = Field("", description="sqlite:///path; empty: log.db in HANDOFF_DATA_DIR")
+    log: str = Field(
+        "",
+        description="kafka://host:port[,host:port], or sqlite:///path; "
+        "empty: log.db in HANDOFF_DATA_DIR",
+    )
+    topic_replication: Annotated[int, Field(ge=1, le=9)] = Field(
+        3, description="copies that Kafka must keep of each partition; 3 or more in production"
+    )
+    edge_workers: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="processes that share the port, each with a journal; needs Kafka beyond 1"
+    )
     region: Region = Field("europe", description="billing region of this edge")
     pop: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")] = Field(
         "local", description="place of this edge: letters, digits, . _ -"
@@ -57,6 +67,17 @@ class EdgeSettings(Settings):
     answer_timeout: PositiveSeconds = Field(10.0, description="for an origin's whole answer head")
     journal_timeout: PositiveSeconds = Field(
         5.0, description="for an append to the journal; beyond it new handoffs are refused"
+    )
+    edge_journal: Path | None = Field(
+        None, description="folder of a worker's journal; the node sets it for its workers"
+    )
+    journal_max_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
+        4_294_967_296,
+        description="that the journal may hold while Kafka is away; beyond it new handoffs are "
+        "refused with 503",
+    )
+    forward_timeout: PositiveSeconds = Field(
+        10.0, description="at a stop: for Kafka to acknowledge what the journal holds"
     )
     max_heads: Annotated[int, Field(ge=1)] = Field(
         16_384, description="clients whose head is not whole, in total"
@@ -89,9 +110,9 @@ class EdgeSettings(Settings):
 
     @field_validator("log")
     @classmethod
-    def _sqlite(cls, value: str) -> str:
-        if value and not value.startswith("sqlite:///"):
-            raise ValueError("takes sqlite:///path")
+    def _url(cls, value: str) -> str:
+        if value and not value.startswith(("sqlite:///", "kafka://")):
+            raise ValueError("takes kafka://host:port[,host:port] or sqlite:///path")
         return value
 
     @field_validator("own_addresses")
@@ -104,6 +125,7 @@ class EdgeSettings(Settings):
     @property
     def log_path(self) -> Path:
         """The file of the embedded log, which is the journal too."""
+        assert not self.log.startswith("kafka://"), "Kafka is no file"
         return Path(self.log.removeprefix("sqlite:///")) if self.log else self.data_dir / "log.db"
 
     @property

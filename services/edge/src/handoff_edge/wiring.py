@@ -1,13 +1,14 @@
 """Puts the edge together: every part is made here, and nothing is opened before `on_start`."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from socket import socket
-from typing import Any
+from typing import Any, cast
 
 from handoff_common.clock import Clock
 from handoff_common.errors import LogError, SettingError
-from handoff_common.log import JournaledLog
-from handoff_common.service import Service, listen
+from handoff_common.log import EventLog, JournaledLog, Spool
+from handoff_common.service import Loop, Service, listen
 from handoff_common.settings import variable
 from handoff_common.telemetry import get_logger, new_registry
 from handoff_edge.app import admin_app, decision_app
@@ -15,8 +16,10 @@ from handoff_edge.checkpoints import Checkpoints
 from handoff_edge.configuration import Configuration
 from handoff_edge.connection import Place
 from handoff_edge.decision import Handoff, decide
+from handoff_edge.delivery import Delivery, Direct
 from handoff_edge.enforcement import Enforcement
 from handoff_edge.errors import Refusal
+from handoff_edge.forwarder import Forwarder
 from handoff_edge.handshake import Node
 from handoff_edge.head import Head
 from handoff_edge.limits import Admission, ServiceCounts
@@ -50,24 +53,44 @@ class Edge:
         self,
         settings: EdgeSettings,
         *,
-        log: JournaledLog,
+        log: EventLog,
+        journal: Spool | None,
         clock: Clock,
         new_relay: NewRelay,
         look_up: LookUp | None,
         listener: socket | None,
+        appended_at: Callable[[], int | None],
+        reuse_port: bool,
     ) -> None:
         self._settings = settings
-        self._log = log
+        self._journal: JournaledLog = journal or cast(JournaledLog, log)
         self._clock = clock
         self._listener = listener
+        self._reuse_port = reuse_port
         self._logger = get_logger("edge")
         self._opened = False
         self.metrics = Metrics(new_registry())
-        self.place = Place(log.owner_id, settings.region, settings.pop)
+        self.place = Place(self._journal.owner_id, settings.region, settings.pop)
         self.configuration = Configuration(log, clock, settings.data_dir / _RULEBOOK)
         self.counts = ServiceCounts()
+        self.forwarder: Forwarder | None = None
+        if journal is not None:
+            self.forwarder = Forwarder(
+                journal,
+                log,
+                clock,
+                self.metrics,
+                max_bytes=settings.journal_max_bytes,
+                appended_at=appended_at,
+            )
+        self.delivery: Delivery = self.forwarder or Direct(self._journal)
         self.recorder = Recorder(
-            log, self.place, clock, self.metrics, append_timeout=settings.journal_timeout
+            self._journal,
+            self.delivery,
+            self.place,
+            clock,
+            self.metrics,
+            append_timeout=settings.journal_timeout,
         )
         self._relay = new_relay(time_ns=clock.now_ns)
         self.tunnels = Tunnels(
@@ -99,10 +122,19 @@ class Edge:
     def service(self) -> Service:
         recorder, checkpoints = self.recorder, self.checkpoints
         interval = self._settings.watermark_interval
+        forwarder = self.forwarder
+        delivering: dict[str, Loop] = {}
+        if forwarder is not None:
+            delivering = {
+                "edge-forwarder": forwarder.forward,
+                "edge-announcer": forwarder.announce,
+                "edge-forgetter": forwarder.forget,
+            }
         return Service(
             name="edge",
             app=admin_app(self.metrics.registry, self.not_ready, self.state, self._refresh),
             loops={
+                **delivering,
                 "edge-recorder": recorder.run,
                 "edge-configuration": self.configuration.run,
                 "edge-rulebook-keeper": self.configuration.keep,
@@ -114,6 +146,7 @@ class Edge:
             once_running=self.open,
             on_stop=self.stop,
             not_ready=self.not_ready,
+            stop_seconds=stop_seconds(self._settings),
         )
 
     @property
@@ -156,7 +189,7 @@ class Edge:
         except OSError as error:
             name, value = variable("extra_ca"), self._settings.extra_ca
             raise SettingError(f"{name} = {value}: {error}; takes a PEM file") from None
-        await recover(self._log, self.place, self.metrics)
+        await recover(self._journal, self.place, self.metrics)
         await self.recorder.start()
         await self.configuration.load()
         with suppress(TimeoutError):
@@ -192,7 +225,7 @@ class Edge:
         assert self._port is not None
         host, port = self._settings.edge_host, self._settings.edge_port
         try:
-            self._port.open(self._listener or listen(host, port))
+            self._port.open(self._listener or listen(host, port, reuse_port=self._reuse_port))
         except OSError as error:
             name = variable("edge_port")
             text = f"{name} = {port}: {error.strerror}; takes a free port of {host}"
@@ -219,9 +252,13 @@ class Edge:
         self._resolver.close()
         if not await self.recorder.flushed(timeout=_FLUSH_SECONDS):
             self._logger.error("journal_behind_at_stop", events=self.recorder.backlog)
+        elif not await self.delivery.delivered(timeout=settings.forward_timeout):
+            # The next process that opens this journal goes on with it.
+            self._logger.warning("log_behind_at_stop", problems=self.delivery.problems)
         else:
             with suppress(LogError, TimeoutError):
                 await self.recorder.watermark(ended=True)
+                await self.delivery.delivered(timeout=settings.forward_timeout)
         await self.configuration.save()
         # Sockets of peers that are still sending; nothing is owed for them any more.
         await self.tunnels.close()
@@ -244,24 +281,39 @@ class Edge:
         self.metrics.backlog.set(self.recorder.backlog)
 
 
+def stop_seconds(settings: EdgeSettings) -> float:
+    """The longest that an orderly stop takes: what a supervisor must grant before it kills."""
+    drain = settings.drain_grace + settings.drain_spread + settings.close_grace + _CLOSE_MARGIN
+    flush = _FLUSH_SECONDS + 2 * settings.forward_timeout
+    return _HANDSHAKE_SECONDS + drain + _ANSWER_SECONDS + flush + _CLOSE_MARGIN
+
+
 def assemble(
     settings: EdgeSettings,
     *,
-    log: JournaledLog,
+    log: JournaledLog | EventLog,
     clock: Clock,
+    journal: Spool | None = None,
     new_relay: NewRelay | None = None,
     look_up: LookUp | None = None,
     listener: socket | None = None,
+    appended_at: Callable[[], int | None] = lambda: None,
+    reuse_port: bool = False,
 ) -> Edge:
     """As `build`, with the parts in reach.
 
+    appended_at: the log's own clock at its last acknowledgement, where it has one. reuse_port:
+    other workers share the client port.
     new_relay: makes the relay; the active one by default. look_up: in place of the system's name
     look-up. listener: a listening socket in place of `edge_host` and `edge_port`.
     """
     return Edge(
         settings,
         log=log,
+        journal=journal,
         clock=clock,
+        appended_at=appended_at,
+        reuse_port=reuse_port,
         new_relay=new_relay or load(),
         look_up=look_up,
         listener=listener,
@@ -271,9 +323,20 @@ def assemble(
 def build(
     settings: EdgeSettings,
     *,
-    log: JournaledLog,
+    log: JournaledLog | EventLog,
     clock: Clock,
+    journal: Spool | None = None,
     listener: socket | None = None,
+    appended_at: Callable[[], int | None] = lambda: None,
+    reuse_port: bool = False,
 ) -> Service:
-    """The edge as a service. `log` is the journal too. Opens nothing."""
-    return assemble(settings, log=log, clock=clock, listener=listener).service
+    """The edge as a service. Without a `journal`, `log` is the journal too. Opens nothing."""
+    return assemble(
+        settings,
+        log=log,
+        journal=journal,
+        clock=clock,
+        listener=listener,
+        appended_at=appended_at,
+        reuse_port=reuse_port,
+    ).service

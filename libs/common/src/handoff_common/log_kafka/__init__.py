@@ -34,6 +34,11 @@ class KafkaLog:
         self._subscriptions: set[KafkaSubscription] = set()
         self._notifying: asyncio.Task[None] | None = None
 
+    @property
+    def last_append_ms(self) -> int | None:
+        """The broker's clock at its last acknowledgement, epoch ms."""
+        return self._writer.last_append_ms
+
     async def append(self, topic: str, messages: Sequence[Message]) -> Sequence[Position]:
         return await self._writer.append(topic, messages)
 
@@ -74,7 +79,7 @@ class KafkaLog:
         if self._notifying is None or self._notifying.done():
             self._notifying = asyncio.create_task(self._notify())
 
-    def forget(self, subscription: KafkaSubscription) -> None:
+    def unsubscribed(self, subscription: KafkaSubscription) -> None:
         self._subscriptions.discard(subscription)
 
     async def _notify(self) -> None:

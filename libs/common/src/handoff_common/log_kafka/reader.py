@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from handoff_common.errors import LogUnreachable, PositionLost
 from handoff_common.log import Batch, Partition, Position, PositionSource, Record
 from handoff_common.telemetry import get_logger
+from handoff_common.topics import TOPICS
 
 if TYPE_CHECKING:
     from handoff_common.log_kafka import KafkaLog
@@ -84,8 +85,9 @@ class KafkaSubscription:
             fetched = await consumer.getmany(
                 timeout_ms=max(1, int(timeout * 1000)), max_records=max_records
             )
-        except OffsetOutOfRangeError as error:
-            raise PositionLost(f"a position is outside of what Kafka holds: {error}") from None
+        except IllegalStateError:
+            # Between two assignments.
+            return []
         except (KafkaError, OSError) as error:
             await self._lost(error)
             return []
@@ -97,6 +99,7 @@ class KafkaSubscription:
             partition = Partition(place.topic, place.partition)
             if partition not in self._assigned or not records:
                 continue
+            self._follows(partition, records[0].offset)
             following = await self._position(consumer, place, records[-1].offset + 1)
             self._next[partition] = following
             batches.append(
@@ -105,9 +108,10 @@ class KafkaSubscription:
         return batches
 
     async def seek(self, partition: Partition, offset: int) -> None:
-        if self._consumer is not None and partition in self._assigned:
+        consumer = self._consumer
+        if consumer is not None and partition in self._assigned:
             with contextlib.suppress(IllegalStateError):
-                self._consumer.seek(TopicPartition(*partition), offset)
+                consumer.seek(TopicPartition(*partition), offset)
             self._next[partition] = offset
 
     async def caught_up(self) -> bool:
@@ -125,7 +129,7 @@ class KafkaSubscription:
         return all(self._dealt.get(Partition(*place), -1) >= end for place, end in ends.items())
 
     async def close(self) -> None:
-        self._log.forget(self)
+        self._log.unsubscribed(self)
         self._log.notify()
         await self._disconnect()
 
@@ -141,7 +145,9 @@ class KafkaSubscription:
             bootstrap_servers=self._log.bootstrap,
             group_id=self._group,
             enable_auto_commit=False,
-            auto_offset_reset="none",
+            # For the moment between an assignment and the seek that belongs to it. Where it shows
+            # in what is read, `_follows` raises.
+            auto_offset_reset="earliest",
             session_timeout_ms=_SESSION_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,
             rebalance_timeout_ms=_SESSION_MS,
@@ -154,7 +160,7 @@ class KafkaSubscription:
         try:
             async with asyncio.timeout(self._timeout):
                 if self._group is not None:
-                    consumer.subscribe(list(self._topics), listener=_Listener(self))
+                    consumer.subscribe(list(self._topics), listener=_Listener(self, consumer))
                     await consumer.start()
                 else:
                     await consumer.start()
@@ -164,7 +170,7 @@ class KafkaSubscription:
                         for number in range(await self._log.partitions(topic))
                     ]
                     consumer.assign([TopicPartition(*partition) for partition in partitions])
-                    await self.take(partitions)
+                    await self.take(consumer, partitions)
         except (KafkaError, LogUnreachable, OSError, TimeoutError) as error:
             if self._failed is not None:
                 raise self._failed from None
@@ -177,10 +183,10 @@ class KafkaSubscription:
             raise self._failed
         return consumer
 
-    async def take(self, partitions: Sequence[Partition]) -> None:
+    async def take(self, consumer: AIOKafkaConsumer, partitions: Sequence[Partition]) -> None:
         """Begin where the caller says. Raises PositionLost, LogUnreachable."""
-        assert self._consumer is not None
         given = await self._source(partitions) if partitions else {}
+        starts: dict[Partition, int] = {}
         for topic in {partition.topic for partition in partitions}:
             ends = await self._log.ends(topic)
             for partition in partitions:
@@ -193,8 +199,14 @@ class KafkaSubscription:
                         f"{topic}[{partition.number}]: position {offset} is outside the log, "
                         f"which holds {first} to {end}"
                     )
-                self._consumer.seek(TopicPartition(*partition), offset)
-                self._next[partition] = offset
+                starts[partition] = offset
+        is_current = self._consumer is consumer
+        if not is_current:
+            # Given up while it was asked for.
+            return
+        for partition, offset in starts.items():
+            consumer.seek(TopicPartition(*partition), offset)
+        self._next = starts
         self._assigned = frozenset(partitions)
 
     def give_up(self) -> None:
@@ -205,6 +217,17 @@ class KafkaSubscription:
     def fail(self, error: BaseException) -> None:
         """aiokafka swallows what a listener raises: `fetch` raises it."""
         self._failed = error
+
+    def _follows(self, partition: Partition, offset: int) -> None:
+        """Kafka has gaps where it compacts, and nowhere else: a reader that finds one has missed
+        records that were to be kept for ever."""
+        expected = self._next.get(partition, offset)
+        compacted = TOPICS[partition.topic].cleanup == "compact"
+        if offset < expected or (offset > expected and not compacted):
+            raise PositionLost(
+                f"{partition.topic}[{partition.number}]: expected offset {expected}, "
+                f"found {offset}; records are missing"
+            )
 
     async def _lost(self, error: BaseException) -> None:
         if not self._away:
@@ -254,8 +277,9 @@ class KafkaSubscription:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
-    def __init__(self, subscription: KafkaSubscription) -> None:
+    def __init__(self, subscription: KafkaSubscription, consumer: AIOKafkaConsumer) -> None:
         self._subscription = subscription
+        self._consumer = consumer
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._subscription.give_up()
@@ -264,7 +288,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         partitions = sorted(Partition(place.topic, place.partition) for place in assigned)
         while True:
             try:
-                await self._subscription.take(partitions)
+                await self._subscription.take(self._consumer, partitions)
                 return
             except LogUnreachable:
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -50,7 +50,9 @@ class _Place(NamedTuple):
 
 
 class Writer:
-    """partitions: topic → how many. timeout: seconds that an append may wait for its round, and
+    """last_append_ms: the broker's clock at its last acknowledgement.
+
+    partitions: topic → how many. timeout: seconds that an append may wait for its round, and
     that a round may take."""
 
     def __init__(
@@ -63,6 +65,7 @@ class Writer:
         self._producer: AIOKafkaProducer | None = None
         self._task: asyncio.Task[None] | None = None
         self._ended = False
+        self.last_append_ms: int | None = None
         self._logger = get_logger("log")
 
     async def append(self, topic: str, messages: Sequence[Message]) -> list[Position]:
@@ -178,7 +181,9 @@ class Writer:
                 end += 1
             batch.close()
             sent = await producer.send_batch(batch, topic, partition=number)
-            base = (await sent).offset
+            acknowledged = await sent
+            base = acknowledged.offset
+            self.last_append_ms = acknowledged.timestamp
             for step, (_, place) in enumerate(messages[start:end]):
                 results[place.append][place.message] = Position(topic, number, base + step + 1)
             start = end

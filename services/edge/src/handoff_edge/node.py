@@ -1,0 +1,219 @@
+"""A node of several workers: starts them, starts them again, ends them, and speaks for them.
+
+Each worker is a process with a journal of its own; all share the client port by SO_REUSEPORT. This
+process carries no connection: it may fail without ending any. Workers end by themselves, with a
+drain, when it is gone: each holds the other end of a pipe.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from handoff_common.errors import HandoffError
+from handoff_common.service import listen, serving, stop_signals
+from handoff_common.telemetry import get_logger
+from handoff_edge import journals
+from handoff_edge.settings import EdgeSettings
+from handoff_edge.wiring import stop_seconds
+
+ADMIN_SOCKET = "admin.sock"
+_ASK_SECONDS = 5.0
+_RESTART_FIRST_SECONDS = 0.2
+_RESTART_MOST_SECONDS = 5.0
+_STEADY_SECONDS = 30.0
+_SAMPLE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})? (.+)$")
+
+
+class Worker:
+    """One worker's process, as often as it must be started."""
+
+    def __init__(self, number: int, folder: Path, port: int) -> None:
+        self.number = number
+        self.folder = folder
+        self._port = port
+        self._process: asyncio.subprocess.Process | None = None
+        self._logger = get_logger("node")
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def run(self) -> None:
+        """Keep it running until cancelled; then end it, with its drain."""
+        delay = _RESTART_FIRST_SECONDS
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            # The pipe that it reads from is how it knows that this process lives.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "handoff_edge",
+                "worker",
+                env=os.environ
+                | {"HANDOFF_EDGE_JOURNAL": str(self.folder), "HANDOFF_EDGE_PORT": str(self._port)},
+                stdin=asyncio.subprocess.PIPE,
+            )
+            try:
+                status = await self._process.wait()
+            except asyncio.CancelledError:
+                await asyncio.shield(self._end(self._process))
+                raise
+            if loop.time() - began > _STEADY_SECONDS:
+                delay = _RESTART_FIRST_SECONDS
+            self._logger.error("worker_ended", worker=self.number, status=status, retry_in=delay)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _RESTART_MOST_SECONDS)
+
+    async def ask(self, path: str) -> httpx.Response | None:
+        """What its admin port answers; None where it does not."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.folder / ADMIN_SOCKET))
+        async with httpx.AsyncClient(transport=transport, timeout=_ASK_SECONDS) as client:
+            try:
+                return await client.get(f"http://worker{path}")
+            except httpx.HTTPError:
+                return None
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        # Its own bound comes first; beyond it something is wrong.
+        await process.wait()
+
+
+async def serve(settings: EdgeSettings) -> None:
+    """Until a signal. Raises HandoffError where the ports cannot be had."""
+    reserved = _reserve(settings.edge_host, settings.edge_port)
+    port = int(reserved.getsockname()[1])
+    workers = [
+        Worker(number, folder, port)
+        for number, folder in enumerate(journals.wanted(settings.data_dir, settings.edge_workers))
+    ]
+    tasks = [asyncio.create_task(worker.run(), name="worker") for worker in workers]
+    tasks.append(asyncio.create_task(_adopt([worker.folder for worker in workers])))
+    admin = listen(settings.edge_admin_host, settings.edge_admin_port)
+    try:
+        async with stop_signals() as stop, serving(admin_app(workers), admin):
+            get_logger("node").info(
+                "listening", port=port, admin_port=admin.getsockname()[1], workers=len(workers)
+            )
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+            async with asyncio.timeout(stop_seconds(settings) + _ASK_SECONDS):
+                await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        for worker in workers:
+            if worker.pid is not None and worker._process and worker._process.returncode is None:
+                worker._process.kill()
+        reserved.close()
+        admin.close()
+
+
+def admin_app(workers: Sequence[Worker]) -> Starlette:
+    """The admin port of the whole node: the workers' own answers, joined."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        reasons = []
+        for worker, answer in await _ask_all(workers, "/readyz"):
+            if answer is None:
+                reasons.append(f"worker {worker.number}: it does not answer")
+            else:
+                reasons += [f"worker {worker.number}: {r}" for r in answer.json()["reasons"]]
+        status = "not ready" if reasons else "ok"
+        return JSONResponse({"status": status, "reasons": reasons}, 503 if reasons else 200)
+
+    async def metrics(_: Request) -> Response:
+        answers = await _ask_all(workers, "/metrics")
+        texts = {worker.number: answer.text for worker, answer in answers if answer is not None}
+        return PlainTextResponse(joined(texts), media_type="text/plain; version=0.0.4")
+
+    async def edge(_: Request) -> Response:
+        answers = await _ask_all(workers, "/v1/edge")
+        states: list[dict[str, Any]] = [
+            {"worker": worker.number, "pid": worker.pid, **(answer.json() if answer else {})}
+            for worker, answer in answers
+        ]
+        return JSONResponse({"workers": states})
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/v1/edge", edge),
+        ]
+    )
+
+
+def joined(texts: dict[int, str]) -> str:
+    """Prometheus texts of several workers as one: each sample gets a label `worker`."""
+    about: dict[str, list[str]] = {}
+    samples: dict[str, list[str]] = {}
+    for number, text in sorted(texts.items()):
+        family = ""
+        for line in text.splitlines():
+            if line.startswith("# "):
+                family = line.split(" ", 3)[2]
+                lines = about.setdefault(family, [])
+                if line not in lines:
+                    lines.append(line)
+            elif found := _SAMPLE.match(line):
+                name, labels, value = found.groups()
+                every = f'worker="{number}"' + (f",{labels}" if labels else "")
+                samples.setdefault(family, []).append(f"{name}{{{every}}} {value}")
+    return "".join(
+        f"{line}\n" for family in about for line in (*about[family], *samples.get(family, []))
+    )
+
+
+async def _ask_all(
+    workers: Sequence[Worker], path: str
+) -> list[tuple[Worker, httpx.Response | None]]:
+    answers = await asyncio.gather(*(worker.ask(path) for worker in workers))
+    return list(zip(workers, answers, strict=True))
+
+
+async def _adopt(own: Sequence[Path]) -> None:
+    """A process of its own: what it adopts may be large, and this one must stay quick."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "handoff_edge", "adopt", *(str(folder) for folder in own)
+    )
+    try:
+        if await process.wait():
+            get_logger("node").error("journals_not_adopted", status=process.returncode)
+    except asyncio.CancelledError:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+        raise
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """Bound and not listening: the port is this node's, and no client is sent here."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    reserved = socket.socket(family, socket.SOCK_STREAM)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        reserved.bind((host, port))
+    except OSError as error:
+        reserved.close()
+        raise HandoffError(f"HANDOFF_EDGE_PORT = {port}: {error.strerror}") from None
+    return reserved
