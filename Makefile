@@ -37,6 +37,7 @@ run: $(RUN_STAMP) ## the embedded system in the foreground
 	@$(BIN)/handoff up $(args)
 
 test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" narrows)
+	@tests/support/install.sh $(BIN)/python
 	@$(BIN)/python -m pytest tests -n auto --dist loadgroup $(args)
 
 check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date

@@ -7,3 +7,5 @@ settings.register_profile(
     "handoff", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("handoff")
+
+pytest_plugins = ["support.parts.fixtures"]

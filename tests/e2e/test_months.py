@@ -28,7 +28,7 @@ from handoff_standalone.rest import Api
 from handoff_standalone.settings import StandaloneSettings
 from handoff_standalone.system import System, rebuild, system
 from handoff_standalone.verification import prove
-from support.embedded import eventually
+from support.parts.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)
 ENVIRON = {

@@ -10,7 +10,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from handoff_standalone.rest import CallFailed
-from support.embedded import Embedded, eventually, make_customer, make_tenant, make_tokens
+from support.embedded import Embedded, make_customer, make_tenant, make_tokens
+from support.parts.waiting import eventually
 from support.witness import Load
 
 pytestmark = pytest.mark.timeout(120)

@@ -20,7 +20,8 @@ from fastly.api import (
 )
 from websockets.asyncio.client import connect
 
-from support.embedded import Embedded, eventually, make_customer, make_tokens
+from support.embedded import Embedded, make_customer, make_tokens
+from support.parts.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -20,7 +20,8 @@ from handoff_common.log import Partition
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.minutes import owed
 from handoff_common.topics import CONNECTIONS
-from support.embedded import Embedded, Tenant, eventually, make_tenant
+from support.embedded import Embedded, Tenant, make_tenant
+from support.parts.waiting import eventually
 from support.witness import Load
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("fault-kill")]

@@ -11,24 +11,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Literal
 
-import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
+
+from support.parts.postgres import Address
 
 Engine = Literal["sqlite", "postgres"]
 ENGINES: Final[tuple[Engine, ...]] = ("sqlite", "postgres")
-_on_postgres: dict[Path, str] = {}
+_on_postgres: dict[Path, Address] = {}
 _made: dict[Path, list[str]] = {}
-
-
-def server() -> str:
-    """URL of the Postgres that the tests use, as a superuser: `HANDOFF_TEST_POSTGRES`."""
-    url = os.environ.get("HANDOFF_TEST_POSTGRES", "")
-    if not url:
-        raise RuntimeError(
-            "tests on Postgres need a server: set HANDOFF_TEST_POSTGRES=postgresql://user@host:port/"
-        )
-    return url
 
 
 @pytest.fixture(params=ENGINES, autouse=True)
@@ -36,12 +26,17 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """On which engine the databases of this test are."""
     on: Engine = request.param
     if on == "postgres":
-        _on_postgres[tmp_path] = server()
+        use_postgres(tmp_path, request.getfixturevalue("postgres_shared"))
     try:
         yield on
     finally:
         await drop_databases(tmp_path)
         _on_postgres.pop(tmp_path, None)
+
+
+def use_postgres(folder: Path, server: Address) -> None:
+    """From now on the folder's databases are on this server."""
+    _on_postgres[folder] = server
 
 
 async def database_url(folder: Path, name: str) -> str:
@@ -52,10 +47,9 @@ async def database_url(folder: Path, name: str) -> str:
     unique = f"{name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}_{os.getpid()}"
     made = _made.setdefault(folder, [])
     if unique not in made:
-        await _run(at, f'CREATE DATABASE "{unique}"')
+        await at.create_database(unique)
         made.append(unique)
-    url = make_url(at).set(drivername="postgresql+asyncpg", database=unique)
-    return url.render_as_string(hide_password=False)
+    return at.url(unique)
 
 
 async def drop_databases(folder: Path) -> None:
@@ -65,13 +59,4 @@ async def drop_databases(folder: Path) -> None:
         if not file.name.startswith("log.db"):
             file.unlink()
     for name in _made.pop(folder, []):
-        await _run(_on_postgres[folder], f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
-async def _run(url: str, statement: str) -> None:
-    plain = make_url(url).set(drivername="postgresql", database="postgres")
-    connection = await asyncpg.connect(plain.render_as_string(hide_password=False), timeout=10)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close(timeout=10)
+        await _on_postgres[folder].drop_database(name)

@@ -1,35 +1,18 @@
 """The embedded system as a process of its own: started, killed, started again."""
 
-import asyncio
 import json
-import os
-import signal
 import sys
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from handoff_standalone.rest import Api, CallFailed
+from support.parts.processes import Process
+from support.parts.waiting import eventually
 
-T = TypeVar("T")
 START_SECONDS = 40.0
-
-
-async def eventually(
-    ask: Callable[[], Awaitable[T | None]], what: str, *, seconds: float = 20.0
-) -> T:
-    """What `ask` returns once it is not None; fails after the deadline, saying `what` is not so."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = await ask()
-        if found is not None:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"after {seconds} s it is still not so that {what}")
-        await asyncio.sleep(0.05)
 
 
 @dataclass
@@ -38,7 +21,7 @@ class Embedded:
 
     data: Path
     environ: Mapping[str, str] = field(default_factory=dict)
-    process: asyncio.subprocess.Process | None = None
+    process: Process | None = None
     endpoints: dict[str, Any] = field(default_factory=dict)
 
     async def start(self) -> None:
@@ -46,7 +29,6 @@ class Embedded:
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "endpoints.json").unlink(missing_ok=True)
         environ = {
-            **os.environ,
             "HANDOFF_DATA_DIR": str(self.data),
             "HANDOFF_API_PORT": "0",
             "HANDOFF_EDGE_HOST": "127.0.0.1",
@@ -58,21 +40,16 @@ class Embedded:
             "HANDOFF_DRAIN_SPREAD": "0.2",
             **self.environ,
         }
-        with (self.data / "system.log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "handoff_standalone",
-                "up",
-                env=environ,
-                stdout=log,
-                stderr=log,
-            )
+        self.process = process = Process(
+            "the system",
+            [sys.executable, "-m", "handoff_standalone", "up"],
+            self.data / "system.log",
+            environ,
+        )
+        await process.start()
 
         async def ready() -> bool | None:
-            assert self.process is not None
-            if self.process.returncode is not None:
-                raise AssertionError(f"the system ended: {self.log_tail()}")
+            process.check_running()
             file = self.data / "endpoints.json"
             if not file.exists():
                 return None
@@ -99,8 +76,7 @@ class Embedded:
         return (self.data / "operator-token").read_text().strip()
 
     def log_tail(self) -> str:
-        file = self.data / "system.log"
-        return file.read_text()[-3000:] if file.exists() else ""
+        return "" if self.process is None else self.process.tail()
 
     def api(self, token: str | None = None) -> Api:
         return Api(self.api_url, token or self.operator_token)
@@ -108,17 +84,12 @@ class Embedded:
     async def kill(self) -> None:
         """kill -9, and wait until the kernel has taken it away."""
         assert self.process is not None
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
+        await self.process.kill()
 
     async def stop(self) -> int:
         """SIGTERM, and the exit status."""
         assert self.process is not None
-        if self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(40):
-            return await self.process.wait()
+        return await self.process.stop()
 
 
 @dataclass(frozen=True)
