@@ -337,16 +337,6 @@ async def sent_progress(s: System) -> list[Any]:
     return [event for event in await outbox(s) if not isinstance(event, UsageTotals)]
 
 
-async def expected_usage(s: System, through_ms: int) -> dict[UsageKey, Totals]:
-    """The rows as the pure core makes them from what is in the log, in one go."""
-    records = []
-    for number, (first, end) in (await s.log.ends(CONNECTIONS.name)).items():
-        found, _ = await s.log.records(Partition(CONNECTIONS.name, number), first, end)
-        records += found
-    slices = range(await s.log.partitions(CONNECTIONS.name))
-    return usage_at(replay.readable(records), dict.fromkeys(slices, through_ms))
-
-
 @pytest.mark.parametrize("seed", range(4))
 async def test_killed_at_any_point_nothing_is_lost_or_counted_twice(
     tmp_path: Path, seed: int
@@ -369,7 +359,7 @@ async def test_killed_at_any_point_nothing_is_lost_or_counted_twice(
             await run_and_kill(s, dice.uniform(0.0, 0.08))
         async with s.metering():
             await s.caught_up()
-            expected = await expected_usage(s, through)
+            expected = await s.expected(through)
 
             async def is_so() -> bool:
                 return await s.usage() == expected and await s.published() == expected
