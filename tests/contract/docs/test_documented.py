@@ -9,7 +9,7 @@ from handoff_billing.settings import BillingSettings
 from handoff_common.clock import SystemClock
 from handoff_common.database import Database
 from handoff_common.log_sqlite import SqliteLog
-from handoff_common.settings import DatabaseSettings, documented
+from handoff_common.settings import DatabaseSettings, Settings, documented
 from handoff_config import wiring as config
 from handoff_config.settings import ConfigSettings
 from handoff_metering import wiring as metering
@@ -23,9 +23,8 @@ SHARED = {"/healthz", "/readyz", "/metrics"}
 
 def test_every_setting_is_documented() -> None:
     text = (DOCS / "operations.md").read_text()
-    named = {
-        name for model in (*every_model(), DatabaseSettings) for name, _, _ in documented(model)
-    }
+    models: tuple[type[Settings], ...] = (*every_model(), DatabaseSettings)
+    named = {name for model in models for name, _, _ in documented(model)}
     assert not sorted(name for name in named if f"`{name}`" not in text)
 
 
