@@ -28,7 +28,7 @@ from sqlalchemy.engine import make_url
 
 from handoff_common import bulk, codec
 from handoff_common.clock import SystemClock
-from handoff_common.database import Database, migrate
+from handoff_common.database import Database
 from handoff_common.events import (
     AcceptedData,
     BytesData,
@@ -50,8 +50,10 @@ from handoff_common.topics import CONNECTIONS
 from handoff_metering import tables
 from handoff_metering.metrics import Metrics
 from handoff_metering.projection import ConnectionsProjection
+from handoff_metering.settings import MeteringSettings
 from handoff_metering.store import slices
 from handoff_metering.store import states as store
+from handoff_metering.wiring import upgrade
 
 PARTITIONS = 4
 SERVICES = 40
@@ -209,7 +211,9 @@ async def project(database: Database, records: Mapping[int, Sequence[Record]], b
     """The projection as metering runs it."""
     metrics = Metrics(new_registry())
     projector = Projector(
-        ConnectionsProjection(clock=SystemClock(), metrics=metrics, max_batch=batch),
+        ConnectionsProjection(
+            clock=SystemClock(), metrics=metrics, max_batch=batch, keep_months=13
+        ),
         log=MemoryLog(records),
         database=database,
         positions=tables.positions,
@@ -281,9 +285,9 @@ def bare_event(number: int, offset: int, event: Envelope) -> tuple[object, ...]:
     data: ConnectionData = event.data  # type: ignore[attr-defined]
     said = store.counters_text(counters_of(data))
     return (
+        data.connection_id,
         number,
         offset,
-        data.connection_id,
         data.service_id,
         data.region,
         event.id,
@@ -310,7 +314,7 @@ async def database() -> AsyncIterator[Database]:
     url = plain.set(drivername="postgresql+asyncpg", database=name)
     made_ = Database(url.render_as_string(hide_password=False), name="bench")
     try:
-        await migrate(made_, "handoff_metering")
+        await upgrade(MeteringSettings(), database=made_, clock=SystemClock())
         yield made_
     finally:
         await made_.close()

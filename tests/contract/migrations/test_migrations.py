@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, inspect
 
 from handoff_billing import tables as billing
-from handoff_common.database import Database, alembic_config, migrate
+from handoff_common.database import Database, alembic_config, is_ours, migrate
 from handoff_config import tables as config
 from handoff_metering import tables as metering
 from support.databases import Engine, database_url
@@ -32,7 +32,9 @@ async def database(tmp_path: Path, engine: Engine) -> AsyncIterator[Database]:
 
 def differences(metadata: MetaData) -> Callable[[Connection], object]:
     def found(connection: Connection) -> object:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_object": is_ours}
+        )
         return compare_metadata(context, metadata)
 
     return found

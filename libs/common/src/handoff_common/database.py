@@ -8,6 +8,7 @@ Every wait has a time-out (`Limits`), and a database that does not answer is one
 
 import asyncio
 import hashlib
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -377,6 +378,15 @@ def alembic_config(folder: str, connection: Connection) -> Config:
     return config
 
 
+_PARTITION: Final = re.compile(r".+_([0-9]{6}|rest)")
+
+
+def is_ours(_: Any, name: str | None, kind: str, reflected: bool, compared: Any) -> bool:
+    """For alembic's comparison: the partitions of a table are no tables of their own."""
+    unknown = kind == "table" and reflected and compared is None
+    return not (unknown and _PARTITION.fullmatch(name or ""))
+
+
 def run_migrations(metadata: MetaData) -> None:
     """The body of each service's `migrations/env.py`."""
     from alembic import context
@@ -386,6 +396,7 @@ def run_migrations(metadata: MetaData) -> None:
         target_metadata=metadata,
         render_as_batch=True,
         compare_type=True,
+        include_object=is_ours,
     )
     with context.begin_transaction():
         context.run_migrations()

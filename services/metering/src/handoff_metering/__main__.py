@@ -5,12 +5,12 @@ import sys
 
 from handoff_common import process
 from handoff_common.clock import SystemClock
-from handoff_common.database import migrate
 from handoff_common.settings import load, shown
 from handoff_common.telemetry import get_logger
 from handoff_metering.rebuild import rebuild as rebuilt
 from handoff_metering.settings import MeteringProcess, MeteringSettings
-from handoff_metering.wiring import PACKAGE, build
+from handoff_metering.wiring import build
+from handoff_metering.wiring import upgrade as upgraded
 
 
 async def serve() -> None:
@@ -30,7 +30,7 @@ async def upgrade() -> None:
     """Bring the database to this release's tables."""
     database = process.database_of(load(MeteringProcess, os.environ), "metering")
     try:
-        await migrate(database, PACKAGE)
+        await upgraded(load(MeteringSettings, os.environ), database=database, clock=SystemClock())
     finally:
         await database.close()
 

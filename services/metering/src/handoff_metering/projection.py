@@ -7,7 +7,7 @@ transaction that also moves the position. It owns no rule of what counts.
 from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from handoff_common.clock import Clock
 from handoff_common.database import Tx
@@ -25,7 +25,7 @@ from handoff_common.outbox import enqueue
 from handoff_common.projection import Folded, Parking
 from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS
-from handoff_metering import publishing, replay, tables
+from handoff_metering import publishing, replay, retention, tables
 from handoff_metering.metrics import Metrics
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
@@ -57,9 +57,16 @@ class ConnectionsProjection:
     topics = (CONNECTIONS.name,)
 
     def __init__(
-        self, *, clock: Clock, metrics: Metrics, max_batch: int, publish: bool = True
+        self,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        max_batch: int,
+        keep_months: int,
+        publish: bool = True,
     ) -> None:
         self.max_batch = max_batch
+        self._keep_months = keep_months
         self._clock = clock
         self._metrics = metrics
         self._publish = publish
@@ -70,19 +77,26 @@ class ConnectionsProjection:
             cause = replay.wrong(event, record.appended_ms)
             if cause is not None:
                 raise Parking(index, cause)
-        events: list[tuple[int, ConnectionEvent]] = []
-        for record, event in batch:
+        events: list[_Placed] = []
+        for index, (record, event) in enumerate(batch):
             if isinstance(event, ParkedDecision):
-                events += await self._decided(tx, partition, event)
+                events += await self._decided(tx, partition, record.appended_ms, event)
             else:
-                events.append((record.offset, event))
+                events.append(_Placed(record.offset, event, index))
         if not events:
             return
         # Taken first, so that what accrues beside this on another connection waits its turn.
         held = await store_slices.lock_slice(tx, partition.number)
-        known = await store.load_states(tx, sorted({e.data.connection_id for _, e in events}))
-        sums = _Sums(partition.number, known)
-        for offset, event in events:
+        ids = sorted({placed.event.data.connection_id for placed in events})
+        sums = _Sums(partition.number, await store.load_states(tx, ids))
+        recent = retention.first_recent(batch[-1].record.appended_ms, self._keep_months)
+        for offset, event, place in events:
+            if event.data.connection_id < recent and place is not None:
+                appended_ms = batch[place].record.appended_ms
+                state = sums.known.get(event.data.connection_id)
+                cause = retention.retired(state, event, appended_ms, self._keep_months)
+                if cause is not None:
+                    raise Parking(place, cause)
             sums.add(offset, event)
         await self._save(tx, partition.number, held, sums, batch[-1].record.offset)
         for effect, count in sums.effects.items():
@@ -114,9 +128,10 @@ class ConnectionsProjection:
             )
 
     async def _decided(
-        self, tx: Tx, partition: Partition, event: ParkedDecision
-    ) -> list[tuple[int, ConnectionEvent]]:
-        """What a decision about a parked record lets through: one event, or none."""
+        self, tx: Tx, partition: Partition, appended_ms: int, event: ParkedDecision
+    ) -> "list[_Placed]":
+        """What a decision about a parked record lets through: one event, or none. A record of a
+        connection that was retired cannot be folded any more: it can only be discarded."""
         decision = event.data
         held = None
         if decision.partition == partition.number:
@@ -128,12 +143,27 @@ class ConnectionsProjection:
         again = None
         if decision.decision == "retry":
             again = replay.retried(partition.topic, held.value)
-            if again is None:
+            if again is None or await self._is_retired(tx, again, appended_ms):
                 self._logger.warning("retried_in_vain", **said)
                 return []
         await store_slices.unpark(tx, partition, decision.offset)
         self._logger.info("parked_record_decided", decision=decision.decision, **said)
-        return [] if again is None else [(held.offset, again)]
+        return [] if again is None else [_Placed(held.offset, again, None)]
+
+    async def _is_retired(self, tx: Tx, event: ConnectionEvent, appended_ms: int) -> bool:
+        identifier = event.data.connection_id
+        known = await store.load_states(tx, [identifier])
+        state = known.get(identifier)
+        return retention.retired(state, event, appended_ms, self._keep_months) is not None
+
+
+class _Placed(NamedTuple):
+    """An event to be folded. place: of its own record in the batch; None for one that a decision
+    has let through."""
+
+    offset: int
+    event: ConnectionEvent
+    place: int | None
 
 
 class _Sums:
@@ -141,7 +171,7 @@ class _Sums:
 
     def __init__(self, number: int, known: dict[str, ConnectionState]) -> None:
         self._number = number
-        self._known = known
+        self.known = known
         self.changed: dict[str, tuple[ConnectionState, int]] = {}
         self._deltas: defaultdict[UsageKey, list[Totals]] = defaultdict(list)
         self.edges: dict[str, tuple[int, int]] = {}
@@ -150,14 +180,14 @@ class _Sums:
 
     def add(self, offset: int, event: ConnectionEvent) -> None:
         connection_id = event.data.connection_id
-        before = self._known.get(connection_id)
+        before = self.known.get(connection_id)
         after, deltas = fold(before, event)
         effect = "stale" if after is before else "counted"
         self.effects[effect] += 1
         self.rows.append(self._row(offset, event, deltas, effect))
         if after is before:
             return
-        self._known[connection_id] = after
+        self.known[connection_id] = after
         self.changed[connection_id] = (after, offset)
         for key, change in deltas:
             self._deltas[key].append(change)
@@ -186,9 +216,9 @@ class _Sums:
                     said if change.counters == counters else store.counters_text(change.counters)
                 )
         return (
+            data.connection_id,
             self._number,
             offset,
-            data.connection_id,
             data.service_id,
             data.region,
             event.id,
