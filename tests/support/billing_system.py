@@ -1,4 +1,4 @@
-"""Billing as a whole, on a real embedded log and a real SQLite database, asked through its API."""
+"""Billing as a whole, on a real embedded log and a real database, asked through its API."""
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -34,6 +34,7 @@ from handoff_common.log_sqlite import SqliteLog
 from handoff_common.minutes import HOUR_MS, month_bounds
 from handoff_common.service import running
 from handoff_common.topics import ACCESS, CUSTOMERS, SERVICES, USAGE
+from support.databases import database_url
 
 OCTOBER, NOVEMBER = month_bounds(2024, 10)
 WRITTEN = datetime(2024, 10, 1, tzinfo=UTC)
@@ -62,7 +63,7 @@ class System:
         self._stack = AsyncExitStack()
         self.log = await SqliteLog.open(self.folder / "log.db", partitions=2)
         self._stack.push_async_callback(self.log.close)
-        self.database = Database(f"sqlite+aiosqlite:///{self.folder / 'billing.db'}")
+        self.database = Database(await database_url(self.folder, "billing"))
         self._stack.push_async_callback(self.database.close)
         self.service = build(self.settings, log=self.log, database=self.database, clock=self.clock)
         await self._stack.enter_async_context(running(self.service))

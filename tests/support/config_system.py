@@ -18,6 +18,7 @@ from handoff_common.service import Service, running
 from handoff_config.settings import ConfigSettings
 from handoff_config.store import Store
 from handoff_config.wiring import build
+from support.databases import database_url
 from support.openapi_conformity import Conformity
 
 ROLES = ("superuser", "engineer", "billing", "user")
@@ -184,7 +185,7 @@ async def _from_start(_: Any) -> dict[Any, int]:
 async def config_system(folder: Path, clock: Clock, **settings: Any) -> AsyncIterator[ConfigSystem]:
     """Opens what is in the folder, or makes it."""
     log = await SqliteLog.open(folder / "log.db")
-    db = Database(f"sqlite+aiosqlite:///{folder / 'config.db'}")
+    db = Database(await database_url(folder, "config"))
     try:
         service = build(
             ConfigSettings(data_dir=folder, sales_contact="sales@handoff.example", **settings),

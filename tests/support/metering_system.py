@@ -30,11 +30,13 @@ from handoff_common.log_sqlite import SqliteLog
 from handoff_common.minutes import month_of
 from handoff_common.service import Service, running
 from handoff_common.topics import ACCESS, CONNECTIONS, CONTROLS, SERVICES, USAGE
+from handoff_metering import replay
 from handoff_metering.settings import MeteringSettings
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states
-from handoff_metering.usage import Totals, UsageKey
+from handoff_metering.usage import Totals, UsageKey, usage_at
 from handoff_metering.wiring import build
+from support.databases import database_url
 from support.metering_edge import append
 
 T = TypeVar("T")
@@ -107,6 +109,15 @@ class System:
                 for key, total in (await states.all_usage(tx, number)).items():
                     found[key] = found.get(key, Totals()).plus(total)
         return {key: total for key, total in found.items() if total != Totals()}
+
+    async def expected(self, through_ms: int) -> dict[UsageKey, Totals]:
+        """The rows as the pure core makes them from what is in the log, in one go."""
+        records = []
+        for number, (first, end) in (await self.log.ends(CONNECTIONS.name)).items():
+            found, _ = await self.log.records(Partition(CONNECTIONS.name, number), first, end)
+            records += found
+        slices = range(await self.log.partitions(CONNECTIONS.name))
+        return usage_at(replay.readable(records), dict.fromkeys(slices, through_ms))
 
     async def total(self) -> Totals:
         sum_ = Totals()
@@ -209,7 +220,7 @@ class System:
 async def system(folder: Path, *, partitions: int = 2, **settings: Any) -> AsyncIterator[System]:
     """A fresh or former folder, opened."""
     log = await SqliteLog.open(folder / "log.db", partitions=partitions)
-    database = Database(f"sqlite+aiosqlite:///{folder / 'metering.db'}")
+    database = Database(await database_url(folder, "metering"))
     try:
         yield System(
             folder,

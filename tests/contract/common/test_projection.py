@@ -11,15 +11,9 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handoff_common import codec
+from handoff_common.bulk import upsert
 from handoff_common.clock import SystemClock
-from handoff_common.database import (
-    NAMING,
-    Database,
-    ExactDecimal,
-    move_position,
-    projection_tables,
-    upsert,
-)
+from handoff_common.database import NAMING, Database, ExactDecimal, move_position, projection_tables
 from handoff_common.errors import PositionLost, Unreadable
 from handoff_common.events import BytesData, ConnectionBytes
 from handoff_common.log import Message, Partition
@@ -27,6 +21,8 @@ from handoff_common.log_sqlite import SqliteLog
 from handoff_common.outbox import Outbox, enqueue, outbox_table
 from handoff_common.projection import Folded, Parking, Projector
 from handoff_common.topics import CONNECTIONS, CONTROLS
+from support.databases import Engine, database_url
+from support.databases import engine as engine
 
 METADATA = MetaData(naming_convention=NAMING)
 POSITIONS, PARKED = projection_tables(METADATA)
@@ -123,9 +119,9 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, engine: Engine) -> AsyncIterator[Rig]:
     log = await SqliteLog.open(tmp_path / "log.db")
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'state.db'}")
+    database = Database(await database_url(tmp_path, "state"))
     async with database.transaction() as tx:
         await tx.run_sync(METADATA.create_all)
     yield Rig(log, database)

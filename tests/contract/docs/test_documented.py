@@ -10,7 +10,7 @@ from handoff_common.clock import SystemClock
 from handoff_common.database import Database
 from handoff_common.log_kafka.__main__ import TopicSettings
 from handoff_common.log_sqlite import SqliteLog
-from handoff_common.settings import Settings, documented
+from handoff_common.settings import DatabaseSettings, Settings, documented
 from handoff_config import wiring as config
 from handoff_config.settings import ConfigProcess, ConfigSettings
 from handoff_metering import wiring as metering
@@ -30,6 +30,7 @@ def test_every_setting_is_documented() -> None:
         MeteringProcess,
         BillingProcess,
         TopicSettings,
+        DatabaseSettings,
     )
     named = {name for model in models for name, _, _ in documented(model)}
     assert not sorted(name for name in named if f"`{name}`" not in text)

@@ -22,6 +22,7 @@ from handoff_common.minutes import HOUR_MS
 from handoff_common.settings import load
 from handoff_common.topics import INVOICES, USAGE
 from support.billing_system import MINE, NOVEMBER, OCTOBER, THEIRS, System
+from support.databases import Engine
 
 
 async def published(system: System) -> list[InvoiceData]:
@@ -279,10 +280,12 @@ REFUSED = [
 ]
 
 
-async def test_the_database_itself_refuses_changes(system: System) -> None:
+async def test_the_database_itself_refuses_changes(system: System, engine: Engine) -> None:
     await month(system)
     final = (await system.finalize()).json()
-    for statement in REFUSED:
+    # Only SQLite has REPLACE, which there deletes without firing the triggers of a delete.
+    refused = [s for s in REFUSED if engine == "sqlite" or "REPLACE" not in s]
+    for statement in refused:
         with pytest.raises(DBAPIError, match="append-only"):
             async with system.database.transaction() as tx:
                 await tx.execute(text(statement))

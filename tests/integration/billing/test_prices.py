@@ -10,6 +10,7 @@ from handoff_billing.settings import BillingSettings
 from handoff_common.errors import SettingError
 from handoff_common.topics import DELIVERY
 from support.billing_system import MINE, System, token
+from support.databases import drop_databases
 
 DOUBLE: dict[str, Any] = {
     "price_book_id": "double",
@@ -303,7 +304,7 @@ async def test_delivery_is_in_the_log_and_survives_the_database(system: System) 
     ends = await system.log.ends(DELIVERY.name)
     assert sum(end for _, end in ends.values()) == 2
     await system.stop()
-    (system.folder / "billing.db").unlink()
+    await drop_databases(system.folder)
     await system.start()
     assert [x["raw_quantity"] for x in (await system.draft())["lines"]] == [2 * 10**9]
     await send(system, row(bytes=10**9))

@@ -23,6 +23,7 @@ from handoff_metering.accrual import Accrual
 from handoff_metering.metrics import Metrics
 from handoff_metering.usage import Totals, UsageKey, usage_at
 from handoff_metering.views import EdgesView
+from support.databases import database_url, drop_databases
 from support.metering_edge import HEADS, Edge, append, carried, watermark
 from support.metering_system import MONTH_END, System, row_totals, system, until
 
@@ -149,7 +150,8 @@ async def test_progress_follows_the_rows_into_every_partition(tmp_path: Path) ->
         assert {(p.slice, p.position) for p in said.values()} == set(ends.items())
         assert {(p.slices, p.open_orphans, p.difference) for p in said.values()} == {(2, 0, 0)}
         # Every row of the month bears an offset that its slice's progress covers.
-        rows = [e.data for e in await s.read(USAGE.name) if e.subject.startswith("customer")]
+        newest = {e.subject: e.data for e in await s.read(USAGE.name)}
+        rows = [data for subject, data in newest.items() if subject.startswith("customer")]
         assert rows
         assert all(row.offset < ends[row.slice] for row in rows)
         assert sum(row.minutes for row in rows if row.hour.timestamp() * 1000 == HOUR) == 20 * 60
@@ -335,16 +337,6 @@ async def sent_progress(s: System) -> list[Any]:
     return [event for event in await outbox(s) if not isinstance(event, UsageTotals)]
 
 
-async def expected_usage(s: System, through_ms: int) -> dict[UsageKey, Totals]:
-    """The rows as the pure core makes them from what is in the log, in one go."""
-    records = []
-    for number, (first, end) in (await s.log.ends(CONNECTIONS.name)).items():
-        found, _ = await s.log.records(Partition(CONNECTIONS.name, number), first, end)
-        records += found
-    slices = range(await s.log.partitions(CONNECTIONS.name))
-    return usage_at(replay.readable(records), dict.fromkeys(slices, through_ms))
-
-
 @pytest.mark.parametrize("seed", range(4))
 async def test_killed_at_any_point_nothing_is_lost_or_counted_twice(
     tmp_path: Path, seed: int
@@ -367,7 +359,7 @@ async def test_killed_at_any_point_nothing_is_lost_or_counted_twice(
             await run_and_kill(s, dice.uniform(0.0, 0.08))
         async with s.metering():
             await s.caught_up()
-            expected = await expected_usage(s, through)
+            expected = await s.expected(through)
 
             async def is_so() -> bool:
                 return await s.usage() == expected and await s.published() == expected
@@ -386,7 +378,7 @@ async def run_and_kill(s: System, seconds: float) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await s.database.close()
-    s.database = Database(f"sqlite+aiosqlite:///{s.folder / 'metering.db'}")
+    s.database = Database(await database_url(s.folder, "metering"))
 
 
 async def test_a_second_start_on_the_same_folder_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -413,9 +405,8 @@ async def test_a_new_database_begins_above_what_was_published(tmp_path: Path) ->
             await s.caught_up()
         generations = {e.data.generation for e in await s.read(USAGE.name)}
         await s.database.close()
-        for file in tmp_path.glob("metering.db*"):
-            file.unlink()
-        s.database = Database(f"sqlite+aiosqlite:///{tmp_path / 'metering.db'}")
+        await drop_databases(tmp_path)
+        s.database = Database(await database_url(tmp_path, "metering"))
         async with s.metering():
             await s.caught_up()
 

@@ -2,21 +2,26 @@
 
 One query style for Postgres and SQLite: SQLAlchemy core. On SQLite, write transactions begin
 IMMEDIATE and take turns, so that none fails with "database is locked"; reads go beside them (WAL).
-Every wait has a time-out.
+Every wait has a time-out (`Limits`), and a database that does not answer is one exception,
+`DatabaseAway`: loops try again (`away.until_back`), HTTP answers 503. Bulk writes are in `bulk`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import as_file, files
-from typing import Any
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Dialect,
     Integer,
@@ -26,7 +31,9 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     event,
+    func,
     select,
     update,
 )
@@ -34,8 +41,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from handoff_common.errors import PositionConflict
+from handoff_common.away import back_off, why_away
+from handoff_common.errors import DatabaseAway, PositionConflict
 from handoff_common.log import Partition
+from handoff_common.settings import DatabaseSettings
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -45,8 +54,6 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 """Naming of constraints, for every service's MetaData."""
-
-_VARIABLES_PER_STATEMENT = 30_000
 
 Tx = AsyncConnection
 """An open transaction of a `Database`, as callers pass it to the store."""
@@ -72,17 +79,51 @@ class ExactDecimal(TypeDecorator[Decimal]):
         return None if value is None else Decimal(value)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long anything may wait, in seconds, and how many connections there are.
+
+    acquire: for a connection of the pool, or a turn. connect: to open one. statement: for one
+    statement on the server; the client gives up a little later, for a server that has vanished.
+    lock: for a row or table lock. idle: an open transaction that does nothing is ended by the
+    server, so that a worker that hangs holds no locks.
+    """
+
+    pool: int = 8
+    acquire: float = 30.0
+    connect: float = 5.0
+    statement: float = 30.0
+    lock: float = 10.0
+    idle: float = 60.0
+
+    @classmethod
+    def of(cls, settings: DatabaseSettings) -> "Limits":
+        return cls(
+            pool=settings.database_pool,
+            acquire=settings.database_acquire_timeout,
+            connect=settings.database_connect_timeout,
+            statement=settings.database_statement_timeout,
+            lock=settings.database_lock_timeout,
+            idle=settings.database_idle_timeout,
+        )
+
+
+_VANISHED_AFTER: Final = 5.0
+"""Seconds that the client waits beyond the server's own statement time-out."""
+
+
 class Database:
     """One service's database. Opens its first connection when first used.
 
-    url: `sqlite+aiosqlite:///path` or `postgresql+asyncpg://…`.
-    timeout: seconds that a transaction may wait for its connection or its turn.
+    url: `sqlite+aiosqlite:///path` or `postgresql+asyncpg://…`. name: what the server's list of
+    connections calls this process.
     """
 
-    def __init__(self, url: str, *, timeout: float = 30.0) -> None:
-        self.timeout = timeout
+    def __init__(self, url: str, *, limits: Limits | None = None, name: str = "handoff") -> None:
+        self.limits = limits or Limits()
         self.is_sqlite = url.startswith("sqlite")
-        options: dict[str, Any] = {} if self.is_sqlite else {"pool_timeout": timeout}
+        self.away: str | None = None
+        options = {} if self.is_sqlite else _postgres_options(self.limits, name)
         self.engine: AsyncEngine = create_async_engine(url, **options)
         self._turn = asyncio.Lock()
         if self.is_sqlite:
@@ -90,12 +131,15 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A write transaction: commits at the end, rolls back on any exception."""
+        """A write transaction: commits at the end, rolls back on any exception.
+
+        Raises DatabaseAway; it may have been committed all the same, where the answer was lost.
+        """
         if not self.is_sqlite:
-            async with self.engine.begin() as connection:
+            async with self._answering(), self.engine.begin() as connection:
                 yield connection
             return
-        async with asyncio.timeout(self.timeout):
+        async with asyncio.timeout(self.limits.acquire):
             await self._turn.acquire()
         try:
             async with self.engine.connect() as connection:
@@ -107,8 +151,8 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A consistent view for reading; nothing is written."""
-        async with self.engine.connect() as connection:
+        """A consistent view for reading; nothing is written. Raises DatabaseAway."""
+        async with self._answering(), self.engine.connect() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN")
             else:
@@ -120,6 +164,73 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
+        """Names what does not answer, and remembers it: `away` is why, None since it answered."""
+        try:
+            yield
+        except Exception as error:
+            why = None if self.is_sqlite else why_away(error)
+            if why is None:
+                raise
+            self.away = why
+            raise DatabaseAway(why) from error
+        self.away = None
+
+
+def _postgres_options(limits: Limits, name: str) -> dict[str, Any]:
+    def ms(seconds: float) -> str:
+        return str(max(1, round(seconds * 1000)))
+
+    return {
+        "pool_size": limits.pool,
+        "max_overflow": 0,
+        "pool_timeout": limits.acquire,
+        # After a restart of the server every pooled connection is dead: one is tried before use.
+        "pool_pre_ping": True,
+        "pool_use_lifo": True,
+        "connect_args": {
+            "timeout": limits.connect,
+            "command_timeout": limits.statement + _VANISHED_AFTER,
+            "server_settings": {
+                "application_name": name,
+                "statement_timeout": ms(limits.statement),
+                "lock_timeout": ms(limits.lock),
+                "idle_in_transaction_session_timeout": ms(limits.idle),
+                # Short statements only: compiling one costs more than running it.
+                "jit": "off",
+            },
+        },
+    }
+
+
+async def lock_name(tx: AsyncConnection, name: str) -> None:
+    """Wait until no other transaction holds the name, and hold it until this one ends.
+
+    On SQLite write transactions take turns anyway.
+    """
+    if tx.dialect.name != "sqlite":
+        await tx.execute(select(func.pg_advisory_xact_lock(name_number(name))))
+
+
+async def try_lock_name(tx: AsyncConnection, name: str) -> bool:
+    """Hold the name until this transaction ends, unless another holds it."""
+    if tx.dialect.name == "sqlite":
+        return True
+    return bool(await tx.scalar(select(func.pg_try_advisory_xact_lock(name_number(name)))))
+
+
+def among(tx: AsyncConnection, column: Column[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Whether the column is one of the values: one parameter on Postgres, however many they are."""
+    if tx.dialect.name == "sqlite":
+        return column.in_(values)
+    return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type)))
+
+
+def name_number(name: str) -> int:
+    """The signed 64-bit number by which Postgres knows an advisory lock."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -136,34 +247,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-async def upsert(
-    tx: AsyncConnection,
-    table: Table,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    keys: Sequence[str],
-    update: Sequence[str],
-) -> None:
-    """Insert the rows; where `keys` already stand, set the columns of `update` to the new values.
-
-    Rows must not repeat a key within one call. They are written in key order, so that two writers
-    cannot deadlock. An empty `update` leaves existing rows alone.
-    """
-    if not rows:
-        return
-    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
-    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
-    statement: Any = insert(table)
-    if update:
-        changes = {name: statement.excluded[name] for name in update}
-        statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changes)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=list(keys))
-    step = max(1, _VARIABLES_PER_STATEMENT // max(1, len(ordered[0])))
-    for start in range(0, len(ordered), step):
-        await tx.execute(statement, [dict(row) for row in ordered[start : start + step]])
 
 
 def projection_tables(metadata: MetaData) -> tuple[Table, Table]:
@@ -249,12 +332,37 @@ async def move_position(
         raise PositionConflict(f"{projection}: {partition.topic}[{partition.number}] is elsewhere")
 
 
-async def migrate(db: Database, package: str) -> None:
-    """Bring the database to the newest revision of `package`'s migrations."""
+_MIGRATE_ATTEMPTS: Final = 12
+
+
+async def migrate(db: Database, package: str, *, attempts: int = _MIGRATE_ATTEMPTS) -> None:
+    """Bring the database to the newest revision of `package`'s migrations.
+
+    Safe beside the previous release and beside itself: one migrates at a time, in one transaction,
+    under the lock and statement time-outs, so that a statement that waits for others' locks gives
+    up rather than makes others wait; then it is tried again, a bounded number of times.
+    Raises DatabaseAway when that did not do.
+    """
     with as_file(files(package) / "migrations") as folder:
+        for failures in range(attempts):
+            try:
+                await _migrate(db, package, str(folder))
+                return
+            except DatabaseAway as error:
+                if failures + 1 == attempts:
+                    raise
+                await back_off(error, failures, what=f"migrate {package}")
+
+
+async def _migrate(db: Database, package: str, folder: str) -> None:
+    if db.is_sqlite:
         async with db.engine.connect() as connection:
-            await connection.run_sync(_upgrade, str(folder))
+            await connection.run_sync(_upgrade, folder)
             await connection.commit()
+        return
+    async with db.transaction() as tx:
+        await lock_name(tx, f"migrate {package}")
+        await tx.run_sync(_upgrade, folder)
 
 
 def _upgrade(connection: Connection, folder: str) -> None:
@@ -270,6 +378,15 @@ def alembic_config(folder: str, connection: Connection) -> Config:
     return config
 
 
+_PARTITION: Final = re.compile(r".+_([0-9]{6}|rest)")
+
+
+def is_ours(_: Any, name: str | None, kind: str, reflected: bool, compared: Any) -> bool:
+    """For alembic's comparison: the partitions of a table are no tables of their own."""
+    unknown = kind == "table" and reflected and compared is None
+    return not (unknown and _PARTITION.fullmatch(name or ""))
+
+
 def run_migrations(metadata: MetaData) -> None:
     """The body of each service's `migrations/env.py`."""
     from alembic import context
@@ -279,6 +396,7 @@ def run_migrations(metadata: MetaData) -> None:
         target_metadata=metadata,
         render_as_batch=True,
         compare_type=True,
+        include_object=is_ours,
     )
     with context.begin_transaction():
         context.run_migrations()

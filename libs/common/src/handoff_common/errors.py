@@ -9,6 +9,7 @@ HandoffError
 │   ├── PositionLost        a reader's position is not in the log any more, or not yet
 │   └── AlreadyInUse        another process owns the folder
 ├── Unreadable              one record cannot be decoded; it is parked
+├── DatabaseAway            the database does not answer now; ask again later
 ├── PositionConflict        another worker moved the position first; roll back and re-read
 └── ApiError                an answer of a REST API, with its HTTP status
 """
@@ -94,6 +95,16 @@ class PositionConflict(HandoffError):
     code = "position_conflict"
 
 
+class DatabaseAway(HandoffError):
+    """The database cannot be asked now: it is down, starting, full, or its wait was over.
+
+    The transaction may have been committed where its answer was lost: whoever repeats it must be
+    able to tell, or do no harm by repeating. HTTP answers 503 with Retry-After.
+    """
+
+    code = "database_away"
+
+
 @dataclass(frozen=True, slots=True)
 class FieldError:
     """What is wrong with one field: `property` is its path (`contracts.0.starts_at`), `reason`
@@ -146,3 +157,15 @@ def invalid(errors: Sequence[FieldError], *, status: int = 422) -> ApiError:
 
 def conflict(code: str, detail: str) -> ApiError:
     return ApiError(409, code, "Conflict", detail)
+
+
+def database_away() -> ApiError:
+    """503: nothing is known of what was asked, ask again. A write may have been done all the same;
+    an Idempotency-Key makes its repeat safe."""
+    return ApiError(
+        503,
+        "database_away",
+        "Database away",
+        "the database does not answer now; try again",
+        headers={"Retry-After": "5"},
+    )

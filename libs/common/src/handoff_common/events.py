@@ -97,7 +97,7 @@ PROVISIONAL = frozenset({Reason.EDGE_CRASHED, Reason.EDGE_LOST})
 # --- Connection events: handoff.connections.v1, key = connection id ---
 
 
-class ConnectionData(Struct, frozen=True, kw_only=True):
+class ConnectionData(Struct, frozen=True, kw_only=True, gc=False):
     """What every connection event bears. `elapsed_ms` is monotonic since `accepted_at`, rounded
     up. Counters are cumulative since the start of the connection."""
 
@@ -120,7 +120,7 @@ class ConnectionData(Struct, frozen=True, kw_only=True):
     beresp_body_bytes: UInt63 = 0
 
 
-class AcceptedData(ConnectionData, frozen=True, kw_only=True):
+class AcceptedData(ConnectionData, frozen=True, kw_only=True, gc=False):
     """The origin answered a valid 101. `client_network` is the client's /24 or /48."""
 
     domain: str
@@ -132,11 +132,11 @@ class AcceptedData(ConnectionData, frozen=True, kw_only=True):
     client_network: str = ""
 
 
-class BytesData(ConnectionData, frozen=True, kw_only=True):
+class BytesData(ConnectionData, frozen=True, kw_only=True, gc=False):
     """A checkpoint of the counters."""
 
 
-class ClosedData(ConnectionData, frozen=True, kw_only=True):
+class ClosedData(ConnectionData, frozen=True, kw_only=True, gc=False):
     """The end. `close_code` is what the peer that closed said, or what the edge told both."""
 
     reason: Reason

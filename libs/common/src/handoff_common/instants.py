@@ -12,7 +12,8 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 def to_ms(instant: datetime) -> int:
     """Milliseconds since the epoch, rounded down; `instant` must bear a time zone."""
-    return (instant - EPOCH) // _MILLISECOND
+    since = instant - EPOCH
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def from_ms(ms: int) -> datetime:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from handoff_common.database import Database
+from handoff_common.database import Database, Limits
 from handoff_common.errors import HandoffError, LogUnreachable, SettingError
 from handoff_common.log import EventLog
 from handoff_common.log_kafka import SCHEME as KAFKA
@@ -20,7 +20,7 @@ from handoff_common.log_kafka import KafkaLog
 from handoff_common.log_kafka.topics import REPLICATION, Wanted, check
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.service import Service, listen, running, serving, stop_signals
-from handoff_common.settings import Settings
+from handoff_common.settings import DatabaseSettings
 from handoff_common.telemetry import configure_logs, get_logger
 
 SQLITE = "sqlite:///"
@@ -45,7 +45,7 @@ Replication = Annotated[
 ]
 
 
-class ProcessSettings(Settings):
+class ProcessSettings(DatabaseSettings):
     """What a service with a REST API needs besides its own settings when it is a process."""
 
     log: LogUrl
@@ -54,6 +54,11 @@ class ProcessSettings(Settings):
         "sqlite+aiosqlite:///path"
     )
     topic_replication: Replication = REPLICATION
+
+
+def database_of(settings: ProcessSettings, name: str) -> Database:
+    """The service's database; the server's list of connections calls this process by `name`."""
+    return Database(settings.database_url, limits=Limits.of(settings), name=f"handoff-{name}")
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -114,6 +119,7 @@ async def log_of(url: str, *, replication: int = REPLICATION) -> AsyncIterator[E
 
 
 async def serve(
+    name: str,
     build: Callable[[EventLog, Database], Service],
     settings: ProcessSettings,
     *,
@@ -121,15 +127,14 @@ async def serve(
     port: int,
 ) -> None:
     """Until a signal. Raises HandoffError where a part cannot start or ends by itself."""
-    database = Database(settings.database_url)
+    database = database_of(settings, name)
     try:
         async with log_of(settings.log, replication=settings.topic_replication) as log:
             service = build(log, database)
             async with stop_signals() as stop, running(service) as failed:
                 with listen(host, port) as listener:
                     async with serving(service.app, listener):
-                        name = service.name
-                        get_logger(name).info("ready", port=listener.getsockname()[1])
+                        get_logger(service.name).info("ready", port=listener.getsockname()[1])
                         failed.add_done_callback(lambda _: stop.set())
                         await stop.wait()
                         if failed.done():

@@ -5,6 +5,7 @@ It owns positions and parking. What a projection does with its events is the pro
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -12,8 +13,10 @@ from sqlalchemy import Table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from handoff_common import codec
+from handoff_common.away import until_back
+from handoff_common.bulk import upsert
 from handoff_common.clock import Clock
-from handoff_common.database import Database, load_positions, move_position, upsert
+from handoff_common.database import Database, load_positions, move_position
 from handoff_common.errors import PositionConflict, PositionLost, Unreadable
 from handoff_common.events import Envelope
 from handoff_common.instants import to_ms
@@ -24,6 +27,8 @@ MAX_SKEW_MS = 300_000
 """An event whose instant is further ahead of the log's append time than this is parked."""
 
 _POLL_SECONDS = 1.0
+_AT_ONCE = 3
+"""Partitions whose transactions are open beside each other; on SQLite they would only wait."""
 
 
 class Folded(NamedTuple):
@@ -129,10 +134,7 @@ class Projector:
                     max_records=self._projection.max_batch,
                     timeout=_POLL_SECONDS if self.ready else 0,
                 )
-                for batch in batches:
-                    if Partition(batch.topic, batch.partition) in subscription.assigned:
-                        # Else it was given to another worker while the ones before were folded.
-                        await self._take(subscription, batch)
+                await self._take_all(subscription, batches)
                 if not batches and not self.ready:
                     self.ready = await subscription.caught_up()
         finally:
@@ -149,8 +151,7 @@ class Projector:
                 batches = await subscription.fetch(
                     max_records=self._projection.max_batch, timeout=0
                 )
-                for batch in batches:
-                    await self._take(subscription, batch)
+                await self._take_all(subscription, batches)
                 if not batches and await subscription.caught_up():
                     return
         finally:
@@ -167,10 +168,7 @@ class Projector:
         return behind
 
     async def _begin(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        async with self._database.read() as tx:
-            stored = await load_positions(
-                tx, self._positions, self._projection.name, self._projection.topics
-            )
+        stored = await until_back(self._stored, what="read positions")
         starts: dict[Partition, int] = {}
         for partition in partitions:
             if partition.topic not in self._identities:
@@ -187,6 +185,39 @@ class Projector:
             self._next[partition] = offset
             starts[partition] = offset
         return starts
+
+    async def _stored(self) -> Mapping[Partition, tuple[str, int]]:
+        async with self._database.read() as tx:
+            return await load_positions(
+                tx, self._positions, self._projection.name, self._projection.topics
+            )
+
+    async def _take_all(self, subscription: Subscription, batches: Sequence[Batch]) -> None:
+        """Each partition's batches in order, a few partitions beside each other: one is folded
+        while the database works for another.
+
+        Also while the database is away: where a commit's answer was lost, the repeat finds the
+        position moved, and goes on behind the batch.
+        """
+        room = asyncio.Semaphore(1 if self._database.is_sqlite else _AT_ONCE)
+        lanes: dict[tuple[str, int], list[Batch]] = {}
+        for batch in batches:
+            lanes.setdefault((batch.topic, batch.partition), []).append(batch)
+
+        async def take(lane: Sequence[Batch]) -> None:
+            async with room:
+                for batch in lane:
+                    if Partition(batch.topic, batch.partition) in subscription.assigned:
+                        # Else it was given to another worker while the ones before were folded.
+                        await until_back(partial(self._take, subscription, batch), what="project")
+
+        tasks = [asyncio.ensure_future(take(lane)) for lane in lanes.values()]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _take(self, subscription: Subscription, batch: Batch) -> None:
         partition = Partition(batch.topic, batch.partition)

@@ -6,9 +6,9 @@ field whose value must not be printed has the type `SecretStr`.
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from handoff_common.errors import SettingError
@@ -21,6 +21,26 @@ class Settings(BaseModel):
     """Base of each service's settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+_Seconds = Annotated[float, Field(gt=0, le=600)]
+
+
+class DatabaseSettings(Settings):
+    """How a service asks Postgres; each wait is in seconds, up to 600. SQLite needs none."""
+
+    database_pool: Annotated[
+        int, Field(ge=2, le=100, description="Postgres connections per process; 2 to 100")
+    ] = 8
+    database_acquire_timeout: _Seconds = Field(
+        30.0, description="for a connection of the pool, or for a turn to write"
+    )
+    database_connect_timeout: _Seconds = Field(5.0, description="to open a connection to Postgres")
+    database_statement_timeout: _Seconds = Field(30.0, description="for one statement")
+    database_lock_timeout: _Seconds = Field(10.0, description="for a lock that another holds")
+    database_idle_timeout: _Seconds = Field(
+        60.0, description="until Postgres ends a transaction that does nothing"
+    )
 
 
 S = TypeVar("S", bound=Settings)

@@ -7,7 +7,7 @@ from handoff_billing.settings import BillingProcess, BillingSettings
 from handoff_billing.wiring import PACKAGE, build
 from handoff_common import process
 from handoff_common.clock import SystemClock
-from handoff_common.database import Database, migrate
+from handoff_common.database import migrate
 from handoff_common.settings import load, shown
 from handoff_common.telemetry import get_logger
 
@@ -17,6 +17,7 @@ async def serve() -> None:
     own, where = load(BillingSettings, os.environ), load(BillingProcess, os.environ)
     get_logger("billing").info("settings", **shown(own), **shown(where))
     await process.serve(
+        "billing",
         lambda log, database: build(own, log=log, database=database, clock=SystemClock()),
         where,
         host=where.billing_host,
@@ -26,7 +27,7 @@ async def serve() -> None:
 
 async def upgrade() -> None:
     """Bring the database to this release's tables."""
-    database = Database(load(BillingProcess, os.environ).database_url)
+    database = process.database_of(load(BillingProcess, os.environ), "billing")
     try:
         await migrate(database, PACKAGE)
     finally:

@@ -54,7 +54,9 @@ def build(settings: BillingSettings, *, log: EventLog, database: Database, clock
             "customers and services": directory.view.ready,
             "usage": projector.ready,
         }
-        return [f"{name} are still being read" for name, ready in parts.items() if not ready]
+        reading = [f"{name} are still being read" for name, ready in parts.items() if not ready]
+        away = database.away
+        return reading + ([] if away is None else [f"the database is away: {away}"])
 
     async def start() -> None:
         await migrate(database, PACKAGE)

@@ -5,7 +5,7 @@ import sys
 
 from handoff_common import process
 from handoff_common.clock import SystemClock
-from handoff_common.database import Database, migrate
+from handoff_common.database import migrate
 from handoff_common.settings import load, shown
 from handoff_common.telemetry import get_logger
 from handoff_config.settings import ConfigProcess, ConfigSettings
@@ -17,6 +17,7 @@ async def serve() -> None:
     own, where = load(ConfigSettings, os.environ), load(ConfigProcess, os.environ)
     get_logger("config").info("settings", **shown(own), **shown(where))
     await process.serve(
+        "config",
         lambda log, database: build(own, log=log, database=database, clock=SystemClock()),
         where,
         host=where.config_host,
@@ -26,7 +27,7 @@ async def serve() -> None:
 
 async def upgrade() -> None:
     """Bring the database to this release's tables."""
-    database = Database(load(ConfigProcess, os.environ).database_url)
+    database = process.database_of(load(ConfigProcess, os.environ), "config")
     try:
         await migrate(database, PACKAGE)
     finally:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import delete, insert, or_, select, update
 
-from handoff_common.database import Tx
+from handoff_common.database import Tx, lock_name
 from handoff_common.errors import ApiError, conflict
 from handoff_config import errors, tables
 from handoff_config.contracts import Customer, Operators, Token
@@ -79,6 +79,8 @@ async def _active_domains(tx: Tx, service: Service) -> None:
     await tx.execute(delete(table).where(table.c.service_id == service.service_id))
     if service.active_version is None:
         return
+    # A wildcard and what it covers are different rows: only one at a time may look and then write.
+    await lock_name(tx, "active domains")
     reasons = await taken(tx, service, service.active_version)
     if reasons:
         raise _domain_taken(reasons)

@@ -15,7 +15,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from handoff_common.clock import Clock
-from handoff_common.database import Database, Tx
+from handoff_common.database import Database, Tx, lock_name
 from handoff_common.outbox import enqueue
 from handoff_config import errors, history, lookups, tables
 from handoff_config.contracts import Customer, Operators
@@ -204,6 +204,8 @@ class Store:
 
     async def _refuse_repeat(self, tx: Tx, once: Once) -> None:
         table = tables.answers
+        # Its twin waits here, so that it finds the answer rather than what the answer changed.
+        await lock_name(tx, f"answer {once.token_id} {once.key_sha256}")
         oldest = self._clock.now_ms() - KEEP_ANSWERS_MS
         await tx.execute(delete(table).where(table.c.created_ms < oldest))
         row = (

@@ -5,12 +5,12 @@ import sys
 
 from handoff_common import process
 from handoff_common.clock import SystemClock
-from handoff_common.database import Database, migrate
 from handoff_common.settings import load, shown
 from handoff_common.telemetry import get_logger
 from handoff_metering.rebuild import rebuild as rebuilt
 from handoff_metering.settings import MeteringProcess, MeteringSettings
-from handoff_metering.wiring import PACKAGE, build
+from handoff_metering.wiring import build
+from handoff_metering.wiring import upgrade as upgraded
 
 
 async def serve() -> None:
@@ -18,6 +18,7 @@ async def serve() -> None:
     own, where = load(MeteringSettings, os.environ), load(MeteringProcess, os.environ)
     get_logger("metering").info("settings", **shown(own), **shown(where))
     await process.serve(
+        "metering",
         lambda log, database: build(own, log=log, database=database, clock=SystemClock()),
         where,
         host=where.metering_host,
@@ -27,9 +28,9 @@ async def serve() -> None:
 
 async def upgrade() -> None:
     """Bring the database to this release's tables."""
-    database = Database(load(MeteringProcess, os.environ).database_url)
+    database = process.database_of(load(MeteringProcess, os.environ), "metering")
     try:
-        await migrate(database, PACKAGE)
+        await upgraded(load(MeteringSettings, os.environ), database=database, clock=SystemClock())
     finally:
         await database.close()
 
@@ -37,7 +38,7 @@ async def upgrade() -> None:
 async def rebuild() -> None:
     """Make the projections again from the log, with every worker of the service stopped."""
     own, where = load(MeteringSettings, os.environ), load(MeteringProcess, os.environ)
-    database = Database(where.database_url)
+    database = process.database_of(where, "metering")
     try:
         async with process.log_of(where.log, replication=where.topic_replication) as log:
             done = await rebuilt(own, log=log, database=database, clock=SystemClock())

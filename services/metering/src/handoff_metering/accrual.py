@@ -8,9 +8,11 @@ order, so a progress never overtakes a row that it speaks of.
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from handoff_common.away import until_back
 from handoff_common.clock import Clock
 from handoff_common.database import Database, Tx
 from handoff_common.log import EventLog, Partition
@@ -82,7 +84,9 @@ class Accrual:
             # A slice that was taken over is as late as the last watermark.
             told = own if everything else own - before
             for number in sorted(told | own & some):
-                await self.step(number, say=number in told)
+                await until_back(
+                    functools.partial(self.step, number, say=number in told), what="accrue"
+                )
             before = own
 
     async def step(self, number: int, *, say: bool) -> None:

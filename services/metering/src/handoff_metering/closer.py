@@ -10,7 +10,7 @@ import asyncio
 from handoff_common.clock import Clock
 from handoff_common.codec import encode
 from handoff_common.database import Database
-from handoff_common.errors import LogWriteFailed
+from handoff_common.errors import DatabaseAway, LogWriteFailed
 from handoff_common.events import Tick, TickData
 from handoff_common.ids import uuid7
 from handoff_common.instants import from_ms
@@ -50,14 +50,16 @@ class OrphanCloser:
     async def run(self) -> None:
         while True:
             await asyncio.sleep(self._tick_seconds)
-            if not await self._owns():
-                continue
             try:
+                if not await self._owns():
+                    continue
                 await self.tick()
                 await self.close_lost()
             except LogWriteFailed as error:
                 # No tick, no silence: an outage of the log counts as nothing.
                 self._logger.warning("tick_failed", detail=str(error))
+            except DatabaseAway as error:
+                self._logger.warning("database_away", doing="close orphans", detail=str(error))
 
     async def tick(self) -> None:
         """Append one tick; it counts when the edges' view reads it back."""

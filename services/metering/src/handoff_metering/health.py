@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
+from handoff_common.database import Database
 from handoff_common.log import Partition
 from handoff_common.projection import Projector
 from handoff_common.view import View
@@ -16,9 +17,17 @@ class Health:
     max_lag: records that a partition may lag behind once all have been caught up with.
     """
 
-    def __init__(self, projector: Projector, views: Mapping[str, View], *, max_lag: int) -> None:
+    def __init__(
+        self,
+        projector: Projector,
+        views: Mapping[str, View],
+        *,
+        database: Database,
+        max_lag: int,
+    ) -> None:
         self._projector = projector
         self._views = views
+        self._database = database
         self._max_lag = max_lag
         self._lag: Mapping[Partition, int] = {}
 
@@ -38,4 +47,5 @@ class Health:
         ]
         if not self._projector.ready and not late:
             late = ["connections are not read yet"]
-        return found + late
+        away = self._database.away
+        return found + late + ([] if away is None else [f"the database is away: {away}"])

@@ -18,6 +18,7 @@ from handoff_common.topics import CONNECTIONS, EDGES
 from handoff_metering import publishing, tables, watermarks
 from handoff_metering.generations import published
 from handoff_metering.metrics import Metrics
+from handoff_metering.months import Months
 from handoff_metering.projection import ConnectionsProjection
 from handoff_metering.settings import MeteringSettings
 from handoff_metering.store import slices as store_slices
@@ -42,6 +43,7 @@ async def rebuild(
 ) -> Rebuilt:
     """Drop metering's projections and make them again. Nothing else may use database or log."""
     await migrate(database, PACKAGE)
+    await Months(database=database, clock=clock, keep=settings.metering_keep_months).make_room()
     numbers = range(await log.partitions(CONNECTIONS.name))
     before = await published(log)
     async with database.transaction() as tx:
@@ -52,7 +54,11 @@ async def rebuild(
     metrics = Metrics(new_registry())
     projector = Projector(
         ConnectionsProjection(
-            clock=clock, metrics=metrics, max_batch=settings.metering_batch, publish=False
+            clock=clock,
+            metrics=metrics,
+            max_batch=settings.metering_batch,
+            keep_months=settings.metering_keep_months,
+            publish=False,
         ),
         log=log,
         database=database,

@@ -46,14 +46,27 @@ def wrong(event: ConnectionEvent | ParkedDecision, appended_ms: int) -> Unreadab
             "own time",
             data.customer_id,
         )
-    for name, longest in _LONGEST:
-        if len(getattr(data, name)) > longest:
-            return Unreadable(
-                "malformed", f"{name} is longer than {longest} characters", data.customer_id
-            )
-    if len(event.id) > 160:
-        return Unreadable("malformed", "id is longer than 160 characters", data.customer_id)
+    if (
+        len(data.connection_id) > 64
+        or len(data.customer_id) > 64
+        or len(data.service_id) > 64
+        or len(data.edge_id) > 64
+        or len(data.region) > 32
+        or len(data.pop) > 32
+        or len(event.id) > 160
+    ):
+        return _too_long(event)
     return None
+
+
+def _too_long(event: ConnectionEvent) -> Unreadable:
+    data = event.data
+    names = [(name, getattr(data, name), longest) for name, longest in _LONGEST]
+    for name, value, longest in [*names, ("id", event.id, 160)]:
+        if len(value) > longest:
+            detail = f"{name} is longer than {longest} characters"
+            return Unreadable("malformed", detail, data.customer_id)
+    raise AssertionError("one of them was too long")
 
 
 def _ahead(instant_ms: int, appended_ms: int, customer_id: str | None) -> Unreadable | None:

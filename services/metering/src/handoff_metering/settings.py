@@ -27,6 +27,14 @@ class MeteringSettings(Settings):
         int,
         Field(ge=1, le=20_000, description="events folded per transaction; 1 to 20000"),
     ] = 2_000
+    metering_keep_months: Annotated[
+        int,
+        Field(
+            ge=2,
+            le=120,
+            description="months for which closed connections and their events are kept; 2 to 120",
+        ),
+    ] = 13
     metering_max_lag: Annotated[
         int,
         Field(ge=0, description="records a partition may lag before metering is not ready"),

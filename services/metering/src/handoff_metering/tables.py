@@ -24,6 +24,10 @@ from handoff_common.outbox import outbox_table
 metadata = MetaData(naming_convention=NAMING)
 
 
+# Ids sort by the time they were made only as bytes.
+_IDENTIFIER = String(64).with_variant(String(64, collation="C"), "postgresql")
+
+
 def _counters() -> list[Column[int]]:
     return [Column(name, BigInteger, nullable=False) for name in COUNTER_NAMES]
 
@@ -31,10 +35,12 @@ def _counters() -> list[Column[int]]:
 # The last state of each connection (`usage.ConnectionState`). `reason` is NULL while it is open.
 # `next_minute_ms` is when its first unbilled minute starts, NULL when it is closed, so that what is
 # due is found without looking at the rest.
+#
+# On Postgres it is partitioned by the month of the id: docs/adr/0012-postgres.md.
 connections = Table(
     "connections",
     metadata,
-    Column("connection_id", String(64), primary_key=True),
+    Column("connection_id", _IDENTIFIER, primary_key=True),
     Column("slice", Integer, nullable=False),
     Column("customer_id", String(64), nullable=False),
     Column("service_id", String(64), nullable=False),
@@ -61,6 +67,7 @@ connections = Table(
     Column("tls", Boolean),
     Column("client_network", Text),
     Column("last_offset", BigInteger, nullable=False),
+    postgresql_partition_by="RANGE (connection_id)",
 )
 Index(
     "ix_connections_due",
@@ -89,9 +96,9 @@ Index(
 connection_events = Table(
     "connection_events",
     metadata,
+    Column("connection_id", _IDENTIFIER, primary_key=True),
     Column("slice", Integer, primary_key=True, autoincrement=False),
     Column("offset", BigInteger, primary_key=True, autoincrement=False),
-    Column("connection_id", String(64), nullable=False),
     Column("service_id", String(64), nullable=False),
     Column("region", String(32), nullable=False),
     Column("event_id", String(160), nullable=False),
@@ -103,12 +110,7 @@ connection_events = Table(
     Column("added", Text),
     Column("effect", String(8), nullable=False),
     sqlite_with_rowid=False,
-)
-Index(
-    "ix_connection_events_connection",
-    connection_events.c.connection_id,
-    connection_events.c.slice,
-    connection_events.c.offset,
+    postgresql_partition_by="RANGE (connection_id)",
 )
 Index("ix_connection_events_time", connection_events.c.service_id, connection_events.c.time_ms)
 

@@ -22,7 +22,7 @@ leaves no trace after it. Any single event is enough to bill by.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import add, sub
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ from handoff_common.minutes import MINUTE_MS, by_hour, hour_of, owed
 NO_BYTES = Counters()
 
 
-class AcceptFacts(Struct, frozen=True, kw_only=True):
+class AcceptFacts(Struct, frozen=True, kw_only=True, gc=False):
     """What only `accepted` says; for people, not for the bill."""
 
     domain: str
@@ -59,7 +59,7 @@ class AcceptFacts(Struct, frozen=True, kw_only=True):
     client_network: str
 
 
-class End(Struct, frozen=True):
+class End(Struct, frozen=True, gc=False):
     """How a connection ended, `elapsed_ms` after it was accepted."""
 
     reason: Reason
@@ -72,7 +72,7 @@ class End(Struct, frozen=True):
         return self.reason in PROVISIONAL
 
 
-class ConnectionState(Struct, frozen=True, kw_only=True):
+class ConnectionState(Struct, frozen=True, kw_only=True, gc=False):
     """One connection as far as its events were folded.
 
     elapsed_ms, seq: of the edge's own newest `accepted` or `bytes` (of the close, where that came
@@ -148,6 +148,20 @@ class Totals(NamedTuple):
 
 
 NOTHING = Totals()
+
+
+def summed(several: Sequence[Totals]) -> Totals:
+    """The sum of one or more."""
+    if len(several) == 1:
+        return several[0]
+    minutes, counters, opened, closed, lost = zip(*several, strict=True)
+    return Totals(
+        sum(minutes),
+        Counters._make(map(sum, zip(*counters, strict=True))),
+        sum(opened),
+        sum(closed),
+        sum(lost),
+    )
 
 
 class UsageDelta(NamedTuple):
@@ -309,29 +323,25 @@ def _settle(
 ) -> tuple[ConnectionState, Deltas]:
     """Bill the difference between two states: minutes to the hours in which they start, bytes to
     the hour of the event, and the counts of opened, closed and lost."""
-    changes: dict[int, Totals] = {}
-
-    def change(hour_ms: int, by: Totals) -> None:
-        held = changes.get(hour_ms)
-        changes[hour_ms] = by if held is None else held.plus(by)
-
-    if before is None:
-        change(hour_of(after.accepted_ms), Totals(opened=1))
+    changes = _Changes()
+    accepted_ms = after.accepted_ms
     old_end = None if before is None else before.end
-    if after.end != old_end:
+    if before is None:
+        changes.at(hour_of(accepted_ms)).opened += 1
+    if after.end is not old_end and after.end != old_end:
         if old_end is not None:
-            change(hour_of(after.accepted_ms + old_end.elapsed_ms), _ended(old_end, -1))
+            changes.at(hour_of(accepted_ms + old_end.elapsed_ms)).ended(old_end, -1)
         if after.end is not None:
-            change(hour_of(after.accepted_ms + after.end.elapsed_ms), _ended(after.end, 1))
+            changes.at(hour_of(accepted_ms + after.end.elapsed_ms)).ended(after.end, 1)
 
     billed = 0 if before is None else before.minutes
     minutes = _minutes_owed(before, after)
     if minutes > billed:
-        for hour, count in by_hour(after.accepted_ms, billed, minutes):
-            change(hour, Totals(minutes=count))
-    else:
-        for hour, count in by_hour(after.accepted_ms, minutes, billed):
-            change(hour, Totals(minutes=-count))
+        for hour, count in by_hour(accepted_ms, billed, minutes):
+            changes.at(hour).minutes += count
+    elif minutes < billed:
+        for hour, count in by_hour(accepted_ms, minutes, billed):
+            changes.at(hour).minutes -= count
 
     counted = NO_BYTES if before is None else before.counters
     counters, bytes_hour = after.counters, after.bytes_hour_ms
@@ -340,18 +350,68 @@ def _settle(
         # reported over several hours have been carried, whatever its edge says now, and stay.
         counters = counted
         if bytes_hour is not None:
-            change(bytes_hour, Totals(counters=_less(NO_BYTES, counted)))
+            changes.at(bytes_hour).count(_less(NO_BYTES, counted))
             counters, bytes_hour = NO_BYTES, None
     elif counters != counted:
-        hour = hour_of(after.accepted_ms + event_elapsed_ms)
-        change(hour, Totals(counters=_less(counters, counted)))
+        hour = hour_of(accepted_ms + event_elapsed_ms)
+        changes.at(hour).count(counters if counted == NO_BYTES else _less(counters, counted))
         bytes_hour = hour if counted == NO_BYTES or bytes_hour == hour else None
 
-    if (minutes, counters, bytes_hour) != (after.minutes, after.counters, after.bytes_hour_ms):
+    if (
+        minutes != after.minutes
+        or bytes_hour != after.bytes_hour_ms
+        or counters is not after.counters
+    ):
         after = structs.replace(after, minutes=minutes, counters=counters, bytes_hour_ms=bytes_hour)
-    return after, tuple(
-        UsageDelta(_key(after, hour), total) for hour, total in changes.items() if total != NOTHING
-    )
+    return after, changes.deltas(after)
+
+
+class _Hour:
+    """What changes in one hour, while it is being added up."""
+
+    __slots__ = ("closed", "counters", "lost", "minutes", "opened")
+
+    def __init__(self) -> None:
+        self.minutes = 0
+        self.counters = NO_BYTES
+        self.opened = 0
+        self.closed = 0
+        self.lost = 0
+
+    def ended(self, end: End, sign: int) -> None:
+        self.closed += sign
+        if end.provisional:
+            self.lost += sign
+
+    def count(self, counters: Counters) -> None:
+        self.counters = (
+            counters
+            if self.counters is NO_BYTES
+            else Counters._make(map(add, self.counters, counters))
+        )
+
+
+class _Changes:
+    """Hour → what changes in it; most events touch one."""
+
+    __slots__ = ("_hours",)
+
+    def __init__(self) -> None:
+        self._hours: dict[int, _Hour] = {}
+
+    def at(self, hour_ms: int) -> _Hour:
+        hour = self._hours.get(hour_ms)
+        if hour is None:
+            hour = self._hours[hour_ms] = _Hour()
+        return hour
+
+    def deltas(self, state: ConnectionState) -> Deltas:
+        found = []
+        for hour_ms, hour in self._hours.items():
+            total = Totals(hour.minutes, hour.counters, hour.opened, hour.closed, hour.lost)
+            if total != NOTHING:
+                found.append(UsageDelta(_key(state, hour_ms), total))
+        return tuple(found)
 
 
 def _less(counters: Counters, other: Counters) -> Counters:
@@ -360,10 +420,6 @@ def _less(counters: Counters, other: Counters) -> Counters:
 
 def _greatest(counters: Counters, other: Counters) -> Counters:
     return Counters._make(map(max, counters, other))
-
-
-def _ended(end: End, sign: int) -> Totals:
-    return Totals(closed=sign, lost=sign if end.provisional else 0)
 
 
 def _key(state: ConnectionState, hour_ms: int) -> UsageKey:

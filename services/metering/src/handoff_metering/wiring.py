@@ -16,6 +16,7 @@ from handoff_metering.context import Context
 from handoff_metering.generations import prepare
 from handoff_metering.health import Health
 from handoff_metering.metrics import Metrics
+from handoff_metering.months import Months
 from handoff_metering.projection import ConnectionsProjection
 from handoff_metering.settings import MeteringSettings
 from handoff_metering.views import EdgesView, ServicesView
@@ -23,6 +24,12 @@ from handoff_metering.views import EdgesView, ServicesView
 PACKAGE = "handoff_metering"
 VERSION = "0.1.0"
 _FLUSH_SECONDS = 10.0
+
+
+async def upgrade(settings: MeteringSettings, *, database: Database, clock: Clock) -> None:
+    """Bring the database to this release's tables, with room for the months to come."""
+    await migrate(database, PACKAGE)
+    await Months(database=database, clock=clock, keep=settings.metering_keep_months).make_room()
 
 
 def build(
@@ -44,7 +51,12 @@ def build(
         metrics=metrics,
     )
     projector = Projector(
-        ConnectionsProjection(clock=clock, metrics=metrics, max_batch=settings.metering_batch),
+        ConnectionsProjection(
+            clock=clock,
+            metrics=metrics,
+            max_batch=settings.metering_batch,
+            keep_months=settings.metering_keep_months,
+        ),
         log=log,
         database=database,
         positions=tables.positions,
@@ -60,6 +72,7 @@ def build(
     health = Health(
         projector,
         views={"access": access.view, "services": services.view, "edges": edges.view},
+        database=database,
         max_lag=settings.metering_max_lag,
     )
     app = create_app(
@@ -81,8 +94,10 @@ def build(
     app.include_router(stats.router(context))
     app.include_router(api.router(context))
 
+    months = Months(database=database, clock=clock, keep=settings.metering_keep_months)
+
     async def on_start() -> None:
-        await migrate(database, PACKAGE)
+        await upgrade(settings, database=database, clock=clock)
         await prepare(database, log)
 
     async def on_stop() -> None:
@@ -100,6 +115,7 @@ def build(
             "outbox": outbox.run,
             "orphans": closer.run,
             "health": health.run,
+            "months": months.run,
         },
         on_start=on_start,
         on_stop=on_stop,

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row, Table, delete, func, select, update
 
-from handoff_common.database import Tx, load_positions, upsert
+from handoff_common.bulk import upsert
+from handoff_common.database import Tx, load_positions
 from handoff_common.log import Partition
 from handoff_common.topics import CONNECTIONS
 from handoff_metering import tables

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import bindparam, func, select, tuple_, update
 
-from handoff_common.database import Tx, upsert
+from handoff_common import bulk
+from handoff_common.bulk import upsert
+from handoff_common.database import Tx
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
 from handoff_metering import tables
 from handoff_metering.usage import AcceptFacts, ConnectionState, End, Totals, UsageKey
@@ -27,9 +29,9 @@ state_columns = (
 )
 
 _CONSTANT = ("connection_id", "slice", "customer_id", "service_id", "region", "pop", "edge_id")
-_MUTABLE = tuple(
-    column.name for column in tables.connections.c if column.name not in (*_CONSTANT, "accepted_ms")
-)
+
+
+_REASONS = {reason.value: reason for reason in Reason}
 
 
 def state_of(row: Sequence[Any]) -> ConnectionState:
@@ -72,7 +74,9 @@ def state_of(row: Sequence[Any]) -> ConnectionState:
         counters=Counters(*counters),
         minutes=minutes,
         bytes_hour_ms=bytes_hour_ms,
-        end=None if reason is None else End(Reason(reason), closed_by, close_code, end_elapsed_ms),
+        end=None
+        if reason is None
+        else End(_REASONS[reason], closed_by, close_code, end_elapsed_ms),
         accept=None
         if domain is None
         else AcceptFacts(
@@ -87,65 +91,96 @@ def state_of(row: Sequence[Any]) -> ConnectionState:
     )
 
 
+COLUMNS = tuple(column.name for column in tables.connections.c)
+MUTABLE = tuple(name for name in COLUMNS if name not in (*_CONSTANT, "accepted_ms"))
+EVENT_COLUMNS = tuple(column.name for column in tables.connection_events.c)
+
+_LOAD = (
+    f"SELECT {', '.join(column.name for column in state_columns)} "  # noqa: S608  (our own names)
+    "FROM connections WHERE connection_id = ANY($1::text[]) "
+    "AND connection_id >= $2 AND connection_id <= $3"
+)
+"""The bounds say nothing new: by them the server leaves out the months that hold none of them."""
+
+
 async def load_states(tx: Tx, connection_ids: Sequence[str]) -> dict[str, ConnectionState]:
     """Connection id → state, of those that are known."""
+    if tx.dialect.name != "sqlite":
+        if not connection_ids:
+            return {}
+        bounds = min(connection_ids), max(connection_ids)
+        rows = await (await bulk.driver(tx)).fetch(_LOAD, connection_ids, *bounds)
+        return {row[0]: state_of(row) for row in rows}
     found: dict[str, ConnectionState] = {}
     for start in range(0, len(connection_ids), _IDS_PER_SELECT):
-        rows = await tx.execute(
-            select(*state_columns).where(
-                tables.connections.c.connection_id.in_(
-                    connection_ids[start : start + _IDS_PER_SELECT]
-                )
-            )
-        )
-        for row in rows:
-            state = state_of(row)
-            found[state.connection_id] = state
+        part = connection_ids[start : start + _IDS_PER_SELECT]
+        for row in await tx.execute(
+            select(*state_columns).where(tables.connections.c.connection_id.in_(part))
+        ):
+            found[row[0]] = state_of(row)
     return found
 
 
 async def save_states(tx: Tx, number: int, states: Iterable[tuple[ConnectionState, int]]) -> None:
     """Write states of a slice, each with the offset of the last record that it counted."""
-    await upsert(
+    await bulk.merge(
         tx,
         tables.connections,
-        [_row(number, state, offset) for state, offset in states],
-        keys=["connection_id"],
-        update=_MUTABLE,
+        COLUMNS,
+        [_record(number, state, offset) for state, offset in states],
+        keys=("connection_id",),
+        update=MUTABLE,
     )
 
 
-def _row(number: int, state: ConnectionState, offset: int) -> dict[str, Any]:
+_NO_END = (None,) * 5
+_NO_FACTS = (None,) * 7
+
+
+def _record(number: int, state: ConnectionState, offset: int) -> tuple[Any, ...]:
+    """A row in the order of COLUMNS."""
     end, accept = state.end, state.accept
-    return {
-        "connection_id": state.connection_id,
-        "slice": number,
-        "customer_id": state.customer_id,
-        "service_id": state.service_id,
-        "region": state.region,
-        "pop": state.pop,
-        "edge_id": state.edge_id,
-        "accepted_ms": state.accepted_ms,
-        "elapsed_ms": state.elapsed_ms,
-        "seq": state.seq,
-        **state.counters._asdict(),
-        "minutes": state.minutes,
-        "next_minute_ms": state.next_minute_ms if end is None else None,
-        "bytes_hour_ms": state.bytes_hour_ms,
-        "reason": None if end is None else end.reason.value,
-        "closed_by": None if end is None else end.closed_by,
-        "close_code": None if end is None else end.close_code,
-        "end_elapsed_ms": None if end is None else end.elapsed_ms,
-        "ended_ms": None if end is None else state.accepted_ms + end.elapsed_ms,
-        "domain": None if accept is None else accept.domain,
-        "rule": None if accept is None else accept.rule,
-        "backend": None if accept is None else accept.backend,
-        "service_version": None if accept is None else accept.service_version,
-        "subprotocol": None if accept is None else accept.subprotocol,
-        "tls": None if accept is None else accept.tls,
-        "client_network": None if accept is None else accept.client_network,
-        "last_offset": offset,
-    }
+    return (
+        state.connection_id,
+        number,
+        state.customer_id,
+        state.service_id,
+        state.region,
+        state.pop,
+        state.edge_id,
+        state.accepted_ms,
+        state.elapsed_ms,
+        state.seq,
+        *state.counters,
+        state.minutes,
+        state.next_minute_ms if end is None else None,
+        state.bytes_hour_ms,
+        *(
+            _NO_END
+            if end is None
+            else (
+                end.reason.value,
+                end.closed_by,
+                end.close_code,
+                end.elapsed_ms,
+                state.accepted_ms + end.elapsed_ms,
+            )
+        ),
+        *(
+            _NO_FACTS
+            if accept is None
+            else (
+                accept.domain,
+                accept.rule,
+                accept.backend,
+                accept.service_version,
+                accept.subprotocol,
+                accept.tls,
+                accept.client_network,
+            )
+        ),
+        offset,
+    )
 
 
 async def due(
@@ -206,9 +241,10 @@ async def open_connections(tx: Tx, number: int, edge_id: str, limit: int) -> lis
 # --- Events --------------------------------------------------------------------------------------
 
 
-async def save_events(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Keep what each event said, keyed by its place in the log."""
-    await upsert(tx, tables.connection_events, rows, keys=["slice", "offset"], update=[])
+async def save_events(tx: Tx, records: Sequence[tuple[Any, ...]]) -> None:
+    """Keep what each event said, keyed by its place in the log; rows in the order of
+    EVENT_COLUMNS. None can be there yet: they come with the move of the position."""
+    await bulk.copy(tx, tables.connection_events, EVENT_COLUMNS, records)
 
 
 # --- Totals --------------------------------------------------------------------------------------
@@ -224,46 +260,77 @@ def totals_of(row: Any) -> Totals:
     )
 
 
+_USAGE_COLUMNS = tuple(column.name for column in tables.usage.c)
+_USAGE_KEYS = ("customer_id", "service_id", "region", "hour_ms", "slice")
+_COUNTED = ("minutes", *COUNTER_NAMES, "opened", "closed", "lost")
+_ADD = f"""
+    INSERT INTO usage AS u ({", ".join(_USAGE_COLUMNS)})
+    SELECT * FROM unnest(
+        $1::text[], $2::text[], $3::text[], $4::bigint[], $5::int[],
+        {", ".join(f"${at}::bigint[]" for at in range(6, len(_USAGE_COLUMNS) + 1))}
+    )
+    ON CONFLICT ({", ".join(_USAGE_KEYS)}) DO UPDATE SET
+        {", ".join(f"{name} = u.{name} + excluded.{name}" for name in _COUNTED)},
+        revision = excluded.revision
+    RETURNING {", ".join(f"u.{name}" for name in _USAGE_COLUMNS)}
+"""  # noqa: S608  (our own names)
+
+
 async def change_usage(
     tx: Tx, number: int, changes: Mapping[UsageKey, Totals], revision: int
 ) -> dict[UsageKey, Totals]:
     """Add the changes to a slice's rows; returns the rows' new totals."""
-    u = tables.usage.c
     keys = sorted(changes)
+    if not keys:
+        return {}
+    if tx.dialect.name != "sqlite":
+        # The server adds: what the rows hold already is not read first.
+        records = [_usage_record(key, number, changes[key], revision) for key in keys]
+        rows = await (await bulk.driver(tx)).fetch(_ADD, *zip(*records, strict=True))
+        return dict(_usage_of(row) for row in rows)
     totals: dict[UsageKey, Totals] = {}
+    u = tables.usage.c
     for start in range(0, len(keys), _KEYS_PER_SELECT):
-        part = keys[start : start + _KEYS_PER_SELECT]
-        rows = await tx.execute(
+        part = [(*key, number) for key in keys[start : start + _KEYS_PER_SELECT]]
+        known = await tx.execute(
             select(tables.usage).where(
-                tuple_(u.customer_id, u.service_id, u.region, u.hour_ms, u.slice).in_(
-                    [(*key, number) for key in part]
-                )
+                tuple_(u.customer_id, u.service_id, u.region, u.hour_ms, u.slice).in_(part)
             )
         )
-        for row in rows:
-            key = UsageKey(row.customer_id, row.service_id, row.region, row.hour_ms)
-            totals[key] = totals_of(row)
+        totals |= dict(_usage_of(row) for row in known)
     result = {key: totals.get(key, Totals()).plus(changes[key]) for key in keys}
-    await upsert(
+    await bulk.merge(
         tx,
         tables.usage,
-        [
-            {
-                **key._asdict(),
-                "slice": number,
-                "minutes": total.minutes,
-                **total.counters._asdict(),
-                "opened": total.opened,
-                "closed": total.closed,
-                "lost": total.lost,
-                "revision": revision,
-            }
-            for key, total in result.items()
-        ],
-        keys=["customer_id", "service_id", "region", "hour_ms", "slice"],
-        update=["minutes", *COUNTER_NAMES, "opened", "closed", "lost", "revision"],
+        _USAGE_COLUMNS,
+        [_usage_record(key, number, total, revision) for key, total in result.items()],
+        keys=_USAGE_KEYS,
+        update=(*_COUNTED, "revision"),
     )
     return result
+
+
+def _usage_record(key: UsageKey, number: int, total: Totals, revision: int) -> tuple[Any, ...]:
+    """A row in the order of the table."""
+    return (
+        *key,
+        number,
+        total.minutes,
+        *total.counters,
+        total.opened,
+        total.closed,
+        total.lost,
+        revision,
+    )
+
+
+def _usage_of(row: Sequence[Any]) -> tuple[UsageKey, Totals]:
+    customer_id, service_id, region, hour_ms, _, minutes, *counted, _ = tuple(row)
+    *counters, opened, closed, lost = counted
+    return (
+        UsageKey(customer_id, service_id, region, hour_ms),
+        Totals(minutes, Counters(*counters), opened, closed, lost),
+    )
 
 
 async def all_usage(tx: Tx, number: int) -> dict[UsageKey, Totals]:

@@ -1,0 +1,3 @@
+"""Every test of this folder runs on SQLite and on Postgres."""
+
+from support.databases import engine as engine
