@@ -27,7 +27,7 @@ async def pages(api: Api, path: str, **query: str) -> list[dict[str, Any]]:
     cursor: str | None = None
     while True:
         more = {"cursor": cursor} if cursor else {}
-        page = await api.call("GET", path, query={"limit": "1000", **query, **more})
+        page = await api.call("GET", path, query={"limit": "1000"} | query | more)
         rows += page["data"]
         cursor = page["meta"]["next_cursor"]
         if cursor is None:
@@ -43,7 +43,10 @@ async def sums(system: HasApi, tenant: Tenant) -> Sums:
     """Of the usage of all hours, and of the month's draft."""
     async with system.api(tenant.tokens["superuser"]) as api:
         rows = await pages(api, "/v1/usage", by="month")
-        invoices = await pages(api, "/v1/invoices")
+        invoices = [
+            await api.call("GET", f"/v1/invoices/{one['invoice_id']}")
+            for one in await pages(api, "/v1/invoices", limit="100")
+        ]
     totals = {name: sum(row[name] for row in rows) for name in ("minutes", "opened", "closed")}
     return Sums(**totals, billed_minutes=sum(one["minutes"] for one in invoices))
 
