@@ -6,18 +6,16 @@ under load, and the bill comes out right by the load generator's own record.
 """
 
 import asyncio
-import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
 
+from support.churn import churning
 from support.distributed import Distributed, distributed
 from support.embedded import make_tenant
-from support.parts import choice
 from support.parts.kafka import Broker
 from support.parts.postgres import Database
 from support.reconciliation import reconciled
@@ -26,49 +24,6 @@ from support.witness import Load
 ROUNDS = int(os.environ.get("HANDOFF_TEST_FAULT_ROUNDS", "1"))
 pytestmark = [pytest.mark.timeout(180 + 300 * ROUNDS), pytest.mark.xdist_group("fault-kafka")]
 PROCESSES = ("edge", "metering", "billing", "config")
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[int]:
-    async def echo(connection: ServerConnection) -> None:
-        async for message in connection:
-            await connection.send(message)
-
-    async with serve(echo, "127.0.0.1", 0, ping_interval=None) as server:
-        yield server.sockets[0].getsockname()[1]
-
-
-@pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    async with choice.new_broker(tmp_path / "kafka") as started:
-        yield started
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Database]:
-    async with choice.new_server() as started:
-        yield started
-
-
-@contextlib.asynccontextmanager
-async def churning(load: Load, chance: random.Random) -> AsyncIterator[None]:
-    """Clients come and go for as long as the context lasts; some stay."""
-
-    async def churn() -> None:
-        while True:
-            await load.open(chance.randint(2, 8), talk=0.3)
-            await asyncio.sleep(chance.uniform(0.05, 0.3))
-            there = load.open_ones
-            if len(there) > 60:
-                await load.close_some(chance.sample(there, 20))
-
-    task = asyncio.create_task(churn())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 async def test_whatever_is_killed_nothing_is_lost_and_nothing_is_billed_twice(

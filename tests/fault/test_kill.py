@@ -5,13 +5,12 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
 
 from handoff_common import codec
 from handoff_common.events import ConnectionAccepted, ConnectionClosed
@@ -29,16 +28,6 @@ CONNECTIONS_OPEN = 200
 KILLS = 5
 WATERMARK_MS = 500
 SLACK_MS = 1_500
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[int]:
-    async def echo(connection: ServerConnection) -> None:
-        async for message in connection:
-            await connection.send(message)
-
-    async with serve(echo, "127.0.0.1", 0, ping_interval=None) as server:
-        yield server.sockets[0].getsockname()[1]
 
 
 async def log_events(data: Path) -> list[Any]:

@@ -76,6 +76,16 @@ def test_lost_is_exactly_a_run_of_ticks_without_a_word(kinds: list[str], limit: 
         assert (edge in lost) == expected
 
 
+def test_only_ticks_of_its_own_partition_measure_an_edge() -> None:
+    edges = orphans.fold({}, watermark("a", through_ms=T0), partition=1, limit=3)
+    for _ in range(9):
+        edges = orphans.fold(edges, tick(), partition=0, limit=3)
+    assert not orphans.lost(edges), "what another partition holds says nothing of this one"
+    for _ in range(3):
+        edges = orphans.fold(edges, tick(), partition=1, limit=3)
+    assert orphans.lost(edges) == {"a"}
+
+
 def test_a_lost_connection_is_closed_at_the_edges_last_proof_of_life() -> None:
     state, _ = fold(None, Script(T0).accepted())
     event = orphans.closing(state, T0 + 90_000)

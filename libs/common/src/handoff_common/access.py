@@ -127,7 +127,7 @@ class AccessView:
             access.scope,
         )
 
-    def _fold(self, event: AccessSnapshot) -> None:
+    def _fold(self, event: AccessSnapshot, _partition: int) -> None:
         known = self._by_id.get(event.data.token_id)
         if known is not None and known.revision >= event.data.revision:
             return

@@ -184,7 +184,7 @@ class ParkedDecision(Envelope, frozen=True, kw_only=True, tag="handoff.parked.de
 ConnectionEvent = ConnectionAccepted | ConnectionBytes | ConnectionClosed
 
 
-# --- Edges: handoff.edges.v1, key = edge id (a tick: "tick") ---
+# --- Edges: handoff.edges.v1, key = edge id (a tick: tick/<partition>) ---
 
 
 class WatermarkData(Struct, frozen=True, kw_only=True):

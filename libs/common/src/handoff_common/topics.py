@@ -32,7 +32,7 @@ CONNECTIONS = Topic(
 )
 EDGES = Topic(
     "handoff.edges.v1",
-    'edge id, or "tick"',
+    "edge id, or tick/<partition>",
     "compact",
     events.EdgeEvent,
     ("edge", "metering's orphan closer"),

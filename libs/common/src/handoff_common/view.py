@@ -17,14 +17,14 @@ _POLL_SECONDS = 1.0
 
 
 class View:
-    """Calls `fold(event)` for each event of the topics, in each partition's order.
+    """Calls `fold(event, partition)` for each event of the topics, in each partition's order.
 
     fold: synchronous; repeats and older revisions are its business.
     changed: set and cleared around each batch; `wait` for it to react to what is new.
     """
 
     def __init__(
-        self, log: EventLog, topics: Sequence[str], fold: Callable[[Any], None], *, name: str
+        self, log: EventLog, topics: Sequence[str], fold: Callable[[Any, int], None], *, name: str
     ) -> None:
         self._log = log
         self._topics = tuple(topics)
@@ -111,4 +111,4 @@ class View:
                     detail=str(error),
                 )
                 continue
-            self._fold(event)
+            self._fold(event, record.partition)

@@ -28,7 +28,7 @@ class Directory:
         service = self._services.get(service_id)
         return service_id if service is None else service.name
 
-    def _fold(self, event: CustomerSnapshot | ServiceSnapshot) -> None:
+    def _fold(self, event: CustomerSnapshot | ServiceSnapshot, _partition: int) -> None:
         if isinstance(event, CustomerSnapshot):
             customer = self._customers.get(event.data.customer_id)
             if customer is None or customer.revision < event.data.revision:

@@ -62,7 +62,7 @@ class OrphanCloser:
                 self._logger.warning("database_away", doing="close orphans", detail=str(error))
 
     async def tick(self) -> None:
-        """Append one tick; it counts when the edges' view reads it back."""
+        """Append a tick to each partition; it counts when the edges' view reads it back."""
         now_ms = self._clock.now_ms()
         event = Tick(
             id=f"tick-{now_ms}",
@@ -71,7 +71,12 @@ class OrphanCloser:
             time=from_ms(now_ms),
             data=TickData(owner=self._holder),
         )
-        await self._log.append(EDGES.name, [Message("tick", encode(event))])
+        text = encode(event)
+        ticks = [
+            Message(f"tick/{number}", text, number)
+            for number in range(await self._log.partitions(EDGES.name))
+        ]
+        await self._log.append(EDGES.name, ticks)
 
     async def close_lost(self) -> int:
         """End the open connections of lost edges; returns how many closes were appended."""

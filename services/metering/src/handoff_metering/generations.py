@@ -55,7 +55,7 @@ async def published(log: EventLog) -> Published:
     generation = -1
     latest: dict[tuple[int, UsageKey], tuple[tuple[int, int], bool]] = {}
 
-    def fold(event: UsageEvent) -> None:
+    def fold(event: UsageEvent, _partition: int) -> None:
         nonlocal generation
         generation = max(generation, event.data.generation)
         if isinstance(event, UsageTotals):

@@ -1,9 +1,11 @@
 """Which edges are lost. Pure: a fold of ticks and watermarks in the order in which they are read.
 
-Silence is measured in the log, not by a clock. The owner of the orphan closer appends a tick every
-10 s and reads it back; an edge of which 90 ticks in a row saw no watermark is lost. While the
-broker or metering is away no tick arrives, so their outage counts as nothing. The topic is
-compacted, so counting begins with what is read live: a restart begins again, on the safe side.
+Silence is measured in the log, not by a clock. The owner of the orphan closer appends a tick to
+each partition every 10 s and reads it back; an edge of which 90 ticks in a row saw no watermark is
+lost. An edge is measured by the ticks of the partition that its watermarks are in: only there does
+the log say what came before what, and where its watermarks cannot be written, ticks cannot either.
+While the broker or metering is away no tick arrives, so their outage counts as nothing. The topic
+is compacted, so a restart may begin to count again, on the safe side.
 
 It decides once per silence: an edge that returns is no longer lost, and may be lost again. An edge
 that has ended never is.
@@ -28,9 +30,10 @@ TICKS_UNTIL_LOST = 90
 
 class Silence(Struct, frozen=True):
     """How long an edge has said nothing: `ticks` since its last watermark, which vouched up to
-    `through_ms`."""
+    `through_ms` and is in `partition`."""
 
     through_ms: int
+    partition: int = 0
     ticks: int = 0
     ended: bool = False
     lost: bool = False
@@ -39,12 +42,18 @@ class Silence(Struct, frozen=True):
 Edges = Mapping[str, Silence]
 
 
-def fold(edges: Edges, event: EdgeEvent, *, limit: int = TICKS_UNTIL_LOST) -> Edges:
-    """The edges after one watermark or tick."""
+def fold(
+    edges: Edges, event: EdgeEvent, *, partition: int = 0, limit: int = TICKS_UNTIL_LOST
+) -> Edges:
+    """The edges after one watermark or tick in a partition."""
     if isinstance(event, EdgeWatermark):
         data = event.data
-        return {**edges, data.edge_id: Silence(to_ms(data.through), ended=data.ended)}
-    return {edge_id: _ticked(silence, limit) for edge_id, silence in edges.items()}
+        silence = Silence(to_ms(data.through), partition, ended=data.ended)
+        return {**edges, data.edge_id: silence}
+    return {
+        edge_id: _ticked(silence, limit) if silence.partition == partition else silence
+        for edge_id, silence in edges.items()
+    }
 
 
 def _ticked(silence: Silence, limit: int) -> Silence:

@@ -17,7 +17,7 @@ from handoff_metering import orphans, watermarks
 _BATCH = 5_000
 
 
-async def read_to_end(log: EventLog, topic: str, fold: Callable[[Any], None]) -> None:
+async def read_to_end(log: EventLog, topic: str, fold: Callable[[Any, int], None]) -> None:
     """Fold a topic once, from its start to its present end. Records that cannot be decoded are
     passed over, as `View` does.
     """
@@ -35,7 +35,7 @@ async def read_to_end(log: EventLog, topic: str, fold: Callable[[Any], None]) ->
                         event = codec.decode(record.topic, record.value)
                     except Unreadable:
                         continue
-                    fold(event)
+                    fold(event, record.partition)
             if not batches and await subscription.caught_up():
                 return
     finally:
@@ -63,10 +63,10 @@ class EdgesView:
     def lost(self) -> frozenset[str]:
         return orphans.lost(self.silence)
 
-    def fold(self, event: EdgeEvent) -> None:
+    def fold(self, event: EdgeEvent, partition: int) -> None:
         if isinstance(event, EdgeWatermark):
             self.edges = watermarks.fold(self.edges, event)
-        self.silence = orphans.fold(self.silence, event, limit=self._limit)
+        self.silence = orphans.fold(self.silence, event, partition=partition, limit=self._limit)
         if self._changed is not None:
             self._changed()
 
@@ -91,7 +91,7 @@ class ServicesView:
         service = self._services.get(service_id)
         return service.name if service else service_id
 
-    def _fold(self, event: ServiceSnapshot) -> None:
+    def _fold(self, event: ServiceSnapshot, _partition: int) -> None:
         known = self._services.get(event.data.service_id)
         if known is None or known.revision < event.data.revision:
             self._services[event.data.service_id] = event.data
