@@ -38,6 +38,7 @@ run: $(RUN_STAMP) ## the embedded system in the foreground
 
 test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" narrows)
 	@tests/support/install.sh $(BIN)/python
+	@tests/support/install-kustomize.sh
 	@$(BIN)/python -m pytest tests -n auto --dist loadgroup $(args)
 
 check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date

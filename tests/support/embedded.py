@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from handoff_standalone.rest import Api, CallFailed
 from support.parts.processes import Process
 from support.parts.waiting import eventually
 
 START_SECONDS = 40.0
+
+
+class HasApi(Protocol):
+    """A running system, in whatever form."""
+
+    def api(self, token: str | None = None) -> Api:
+        """Its REST APIs; the operator's where no token is given."""
 
 
 @dataclass
@@ -102,7 +109,7 @@ class Tenant:
     tokens: Mapping[str, str]
 
 
-async def make_customer(system: Embedded, name: str = "Example", **contract: Any) -> str:
+async def make_customer(system: HasApi, name: str = "Example", **contract: Any) -> str:
     """A paid customer with a contract for WebSockets in force; its id."""
     async with system.api() as operator:
         body = {"name": name, "account_type": "paid", "billing_email": "b@example.com"}
@@ -116,7 +123,7 @@ async def make_customer(system: Embedded, name: str = "Example", **contract: Any
     return customer_id
 
 
-async def make_tokens(system: Embedded, customer_id: str) -> dict[str, str]:
+async def make_tokens(system: HasApi, customer_id: str) -> dict[str, str]:
     """Role → token of a user with that role."""
     tokens = {}
     async with system.api() as operator:
@@ -134,7 +141,7 @@ async def make_tokens(system: Embedded, customer_id: str) -> dict[str, str]:
 
 
 async def make_tenant(
-    system: Embedded,
+    system: HasApi,
     *,
     origin_port: int,
     domain: str = "chat.example.com",

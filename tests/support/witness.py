@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,14 @@ class Load:
     @property
     def open_now(self) -> int:
         return sum(1 for seen in self.seen if not seen.ended_ns)
+
+    async def close_some(self, connections: Sequence[ClientConnection]) -> None:
+        """Close these, as their clients."""
+        await asyncio.gather(*(c.close() for c in connections), return_exceptions=True)
+
+    @property
+    def open_ones(self) -> list[ClientConnection]:
+        return list(self._open)
 
     async def close_all(self) -> None:
         await asyncio.gather(*(c.close() for c in list(self._open)), return_exceptions=True)

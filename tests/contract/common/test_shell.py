@@ -259,3 +259,21 @@ async def test_loops_end_after_on_stop_has_run() -> None:
         await asyncio.sleep(0)
         assert not failed.done()
     assert order == ["stop", "loop"]
+
+
+async def test_a_stop_is_cut_off_after_the_services_own_time() -> None:
+    ended = []
+
+    async def loop() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async def stop() -> None:
+        await asyncio.Event().wait()
+
+    service = Service("s", FastAPI(), {"loop": loop}, on_stop=stop, stop_seconds=0.01)
+    async with asyncio.timeout(5), running(service):
+        await asyncio.sleep(0)
+    assert ended == [True]

@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from handoff_billing import wiring as billing
-from handoff_billing.settings import BillingSettings
+from handoff_billing.settings import BillingProcess, BillingSettings
 from handoff_common.clock import SystemClock
 from handoff_common.database import Database
+from handoff_common.log_kafka.__main__ import TopicSettings
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.settings import DatabaseSettings, Settings, documented
 from handoff_config import wiring as config
-from handoff_config.settings import ConfigSettings
+from handoff_config.settings import ConfigProcess, ConfigSettings
 from handoff_metering import wiring as metering
-from handoff_metering.settings import MeteringSettings
+from handoff_metering.settings import MeteringProcess, MeteringSettings
 from handoff_standalone.gateway import service_of
 from handoff_standalone.settings import every_model
 
@@ -23,7 +24,14 @@ SHARED = {"/healthz", "/readyz", "/metrics"}
 
 def test_every_setting_is_documented() -> None:
     text = (DOCS / "operations.md").read_text()
-    models: tuple[type[Settings], ...] = (*every_model(), DatabaseSettings)
+    models: tuple[type[Settings], ...] = (
+        *every_model(),
+        ConfigProcess,
+        MeteringProcess,
+        BillingProcess,
+        TopicSettings,
+        DatabaseSettings,
+    )
     named = {name for model in models for name, _, _ in documented(model)}
     assert not sorted(name for name in named if f"`{name}`" not in text)
 

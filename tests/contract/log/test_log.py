@@ -1,6 +1,5 @@
-"""What every EventLog promises. The embedded log is the first implementation."""
+"""What the embedded log promises beyond `test_event_log.py`: its file, its lock, its journal."""
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from handoff_common.errors import AlreadyInUse, LogCorrupt, LogWriteFailed, PositionLost
-from handoff_common.log import Batch, Message, Partition, Position, Record
+from handoff_common.errors import AlreadyInUse, LogCorrupt, LogWriteFailed
+from handoff_common.log import Batch, Message, Partition, Record
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.topics import CONNECTIONS, SERVICES
 
@@ -43,64 +42,6 @@ async def read_all(log: SqliteLog, topic: str = TOPIC) -> list[Record]:
 
 def messages(count: int, key: str = "k") -> list[Message]:
     return [Message(f"{key}{n}", f"v{n}".encode()) for n in range(count)]
-
-
-async def test_records_come_back_in_order_per_partition(log: SqliteLog) -> None:
-    positions = await log.append(TOPIC, messages(100))
-    found = await read_all(log)
-    assert sorted((r.key, r.value) for r in found) == sorted((k, v) for k, v, *_ in messages(100))
-    for number in range(await log.partitions(TOPIC)):
-        offsets = [r.offset for r in found if r.partition == number]
-        assert offsets == list(range(len(offsets)))
-    assert max(p.offset for p in positions) == max(e for _, e in (await log.ends(TOPIC)).values())
-
-
-async def test_an_explicit_partition_is_kept(log: SqliteLog) -> None:
-    assert await log.append(TOPIC, [Message("k", b"v", 3)]) == [Position(TOPIC, 3, 1)]
-
-
-async def test_a_reader_is_woken_by_an_append(log: SqliteLog) -> None:
-    subscription = log.subscribe([TOPIC], group=None, positions=from_start)
-    assert await subscription.fetch(max_records=10, timeout=0) == []
-    waiting = asyncio.create_task(subscription.fetch(max_records=10, timeout=30))
-    await log.append(TOPIC, [Message("k", b"v")])
-    batches = await asyncio.wait_for(waiting, 5)
-    assert [r.value for b in batches for r in b.records] == [b"v"]
-
-
-async def test_reading_goes_on_where_the_positions_say(log: SqliteLog) -> None:
-    await log.append(TOPIC, [Message("k", str(n).encode(), 1) for n in range(10)])
-
-    async def at_seven(_: Sequence[Partition]) -> Mapping[Partition, int]:
-        return {Partition(TOPIC, 1): 7}
-
-    subscription = log.subscribe([TOPIC], group="g", positions=at_seven)
-    [batch] = await subscription.fetch(max_records=100, timeout=0)
-    assert [r.value for r in batch.records] == [b"7", b"8", b"9"]
-    assert batch.next_offset == 10
-    await subscription.seek(Partition(TOPIC, 1), 9)
-    [again] = await subscription.fetch(max_records=100, timeout=0)
-    assert [r.value for r in again.records] == [b"9"]
-
-
-async def test_a_position_outside_the_log_is_refused(log: SqliteLog) -> None:
-    async def beyond(_: Sequence[Partition]) -> Mapping[Partition, int]:
-        return {Partition(TOPIC, 0): 1}
-
-    subscription = log.subscribe([TOPIC], group="g", positions=beyond)
-    with pytest.raises(PositionLost, match="outside the log"):
-        await subscription.fetch(max_records=1, timeout=0)
-
-
-async def test_settled_waits_for_readers_that_have_dealt_with_it(log: SqliteLog) -> None:
-    subscription = log.subscribe([TOPIC], group=None, positions=from_start)
-    await subscription.fetch(max_records=10, timeout=0)
-    positions = await log.append(TOPIC, [Message("k", b"v")])
-    await subscription.fetch(max_records=10, timeout=0)
-    assert not await log.settled(positions, timeout=0.05), "fetched is not dealt with"
-    settled = asyncio.create_task(log.settled(positions, timeout=5))
-    await subscription.fetch(max_records=10, timeout=0)
-    assert await settled
 
 
 async def test_a_compacted_topic_keeps_the_last_of_each_key(log: SqliteLog) -> None:

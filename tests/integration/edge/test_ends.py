@@ -10,7 +10,6 @@ from handoff_common.clock import ManualClock
 from handoff_common.events import ConnectionAccepted, ConnectionClosed, Limits, Reason
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.topics import CONNECTIONS
-from handoff_edge.settings import EdgeSettings
 from handoff_edge.tunnels import relay_limits
 from support.edge_events import (
     cap,
@@ -310,6 +309,7 @@ def test_a_services_limits_reach_the_relay() -> None:
     assert relay_limits(Limits(), "svc", 5000).max_duration_ms is None
 
 
-def test_the_defaults_of_a_drain_fit_into_the_time_a_service_has_to_stop() -> None:
-    settings = EdgeSettings()
-    assert settings.drain_grace + settings.drain_spread + 5 <= 25
+async def test_a_stop_has_time_for_any_drain(tmp_path: Path) -> None:
+    grace, spread, close = 3600.0, 60.0, 30.0
+    async with world(tmp_path, drain_grace=grace, drain_spread=spread, close_grace=close) as w:
+        assert w.edge.service.stop_seconds > grace + spread + close

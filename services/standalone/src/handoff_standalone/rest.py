@@ -21,11 +21,14 @@ class CallFailed(HandoffError):
 
 
 class Api:
-    """An API address with a token."""
+    """An API address with a token. transport: how it is reached; HTTP where None is given."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(
+        self, url: str, token: str, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
         self.url = url.rstrip("/")
         self._client = httpx.AsyncClient(
+            transport=transport,
             base_url=self.url,
             headers={"Fastly-Key": token},
             timeout=TIMEOUT_SECONDS,

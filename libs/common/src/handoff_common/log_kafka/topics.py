@@ -3,6 +3,7 @@
 A topic that would lose events stops whoever would write to it: see `problems`.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from handoff_common.topics import PARTITIONS, TOPICS, Topic
 REPLICATION = 3
 _AT_LEAST = ("min.insync.replicas", "max.message.bytes")
 _TIMEOUT_MS = 30_000
+_LOOK_SECONDS = 0.05
 
 
 class TopicUnfit(LogError):
@@ -85,6 +87,7 @@ async def create(bootstrap: str, wanted: Wanted) -> list[str]:
     """
     made: list[str] = []
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=_TIMEOUT_MS)
+    cluster = Cluster(bootstrap, timeout=_TIMEOUT_MS / 1000)
     try:
         await admin.start()
         answer = await admin.create_topics(
@@ -103,10 +106,15 @@ async def create(bootstrap: str, wanted: Wanted) -> list[str]:
                 made.append(name)
             elif code != TopicAlreadyExistsError.errno:
                 raise LogError(f"{name} was not made: {for_code(code).__name__} {message}")
+        async with asyncio.timeout(_TIMEOUT_MS / 1000):
+            # The controller has made them; the brokers hear of it a moment later.
+            while len(await cluster.topics(list(TOPICS))) < len(TOPICS):  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK_SECONDS)
     except (KafkaError, OSError, TimeoutError) as error:
         raise LogUnreachable(f"Kafka at {bootstrap} does not answer: {error!r}") from None
     finally:
         await admin.close()
+        await cluster.close()
     return made
 
 
