@@ -29,7 +29,7 @@ HOUR = MONTH_END - HOUR_MS
 @pytest.fixture
 async def s(tmp_path: Path, postgres_shared: Address) -> AsyncIterator[System]:
     use_postgres(tmp_path, postgres_shared)
-    async with system(tmp_path, metering_batch=5, tick_seconds=0.05, ticks_until_lost=10_000) as s:
+    async with system(tmp_path, metering_batch=10, tick_seconds=0.05, ticks_until_lost=10_000) as s:
         yield s
     await drop_databases(tmp_path)
 
@@ -53,7 +53,7 @@ async def test_workers_that_meet_on_every_record_fold_it_once(s: System) -> None
     async with AsyncExitStack() as stack:
         failed = await workers(s, stack, 3)
         through = HOUR
-        for round_ in range(6):
+        for round_ in range(4):
             scripts = [edge.script(HOUR + n, f"c-{round_}-{n}") for n in range(30)]
             await edge.append(*(script.accepted() for script in scripts))
             await edge.append(*(script.bytes(61_000, carried(3)) for script in scripts))
@@ -61,7 +61,7 @@ async def test_workers_that_meet_on_every_record_fold_it_once(s: System) -> None
             await edge.vouch(through)
             await edge.append(*(script.closed(95_000, carried(4)) for script in scripts[::2]))
             await edge.vouch(through + 1_000)
-        await s.caught_up()
+        await s.caught_up(seconds=60)
         expected = await s.expected(through + 1_000)
 
         async def is_so() -> bool:
