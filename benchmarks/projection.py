@@ -44,6 +44,7 @@ from handoff_common.events import (
 from handoff_common.ids import uuid7
 from handoff_common.instants import from_ms, to_ms
 from handoff_common.log import Batch, Message, Partition, Position, PositionSource, Record
+from handoff_common.process import settle_memory
 from handoff_common.projection import Projector
 from handoff_common.telemetry import new_registry
 from handoff_common.topics import CONNECTIONS
@@ -377,6 +378,8 @@ async def main() -> None:
     given = parser.parse_args()
     records = made(given.events, given.batch)
     events = sum(map(len, records.values()))
+    # As `process.serve` does it; the records in memory are the log's, not the worker's.
+    settle_memory()
     ways: dict[str, Way] = {"projection": project, "bare decode, COPY and merge": bare}
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
     begun = time.monotonic()

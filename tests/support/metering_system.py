@@ -90,7 +90,7 @@ class System:
                 if failed.done():
                     failed.result()
 
-    async def caught_up(self) -> None:
+    async def caught_up(self, *, seconds: float = 15.0) -> None:
         """Wait until every connection record is folded and every message is in the log."""
 
         async def is_so() -> bool:
@@ -99,7 +99,7 @@ class System:
                 positions = await store_slices.read_positions(tx)
             return all(positions.get(n, 0) >= end for n, (_, end) in ends.items())
 
-        await until(is_so, "all connection records are folded")
+        await until(is_so, "all connection records are folded", seconds)
 
     async def usage(self) -> dict[UsageKey, Totals]:
         """The rows in the database, slices summed, without those that come to nothing."""

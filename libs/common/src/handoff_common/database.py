@@ -42,7 +42,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from handoff_common.away import back_off, why_away
+from handoff_common.clock import Clock
 from handoff_common.errors import DatabaseAway, PositionConflict
+from handoff_common.instants import to_ms
 from handoff_common.log import Partition
 from handoff_common.settings import DatabaseSettings
 
@@ -226,6 +228,14 @@ def among(tx: AsyncConnection, column: Column[Any], values: Sequence[Any]) -> Co
     if tx.dialect.name == "sqlite":
         return column.in_(values)
     return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type)))
+
+
+async def time_of(tx: AsyncConnection, clock: Clock) -> int:
+    """Now, epoch ms, as every process that shares the database sees it: the server's on Postgres,
+    this process's on SQLite, which is one process's."""
+    if tx.dialect.name == "sqlite":
+        return clock.now_ms()
+    return to_ms((await tx.execute(select(func.clock_timestamp()))).scalar_one())
 
 
 def name_number(name: str) -> int:

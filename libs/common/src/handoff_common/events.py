@@ -144,7 +144,7 @@ class ClosedData(ConnectionData, frozen=True, kw_only=True, gc=False):
     close_code: int | None = None
 
 
-class Envelope(Struct, frozen=True, kw_only=True, tag_field="type"):
+class Envelope(Struct, frozen=True, kw_only=True, tag_field="type", gc=False):
     """CloudEvents 1.0 attributes. `time` is the instant of the event."""
 
     specversion: Literal["1.0"] = "1.0"

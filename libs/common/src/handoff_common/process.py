@@ -4,6 +4,7 @@ What the processes of all services share, and nothing of what any of them does.
 """
 
 import asyncio
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -59,6 +60,14 @@ class ProcessSettings(DatabaseSettings):
 def database_of(settings: ProcessSettings, name: str) -> Database:
     """The service's database; the server's list of connections calls this process by `name`."""
     return Database(settings.database_url, limits=Limits.of(settings), name=f"handoff-{name}")
+
+
+def settle_memory() -> None:
+    """Look for cycles less often: a batch is tens of thousands of objects without any, and by the
+    defaults a third of a projection's time went into looking through them."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def run_async(work: Coroutine[Any, Any, T]) -> T:
@@ -135,6 +144,7 @@ async def serve(
                 with listen(host, port) as listener:
                     async with serving(service.app, listener):
                         get_logger(service.name).info("ready", port=listener.getsockname()[1])
+                        settle_memory()
                         failed.add_done_callback(lambda _: stop.set())
                         await stop.wait()
                         if failed.done():

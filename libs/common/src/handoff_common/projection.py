@@ -158,12 +158,14 @@ class Projector:
             await subscription.close()
 
     async def lag(self) -> dict[Partition, int]:
-        """Partition → records not folded yet."""
+        """Partition → records not folded yet, by whichever worker. Raises DatabaseAway."""
+        stored = await self._stored()
         behind: dict[Partition, int] = {}
         for topic in self._projection.topics:
             for number, (_, end) in (await self._log.ends(topic)).items():
                 partition = Partition(topic, number)
-                behind[partition] = max(0, end - self.position(partition))
+                _, at = stored.get(partition, ("", 0))
+                behind[partition] = max(0, end - at)
                 self._lag.labels(topic, str(number)).set(behind[partition])
         return behind
 
@@ -231,9 +233,7 @@ class Projector:
         while True:
             try:
                 async with self._database.transaction() as tx:
-                    # First, so that a decision in this batch finds the record that it is about.
-                    await self._park(tx, bad)
-                    await self._projection.apply(tx, partition, good)
+                    # First: whoever is slower waits here, and has done nothing yet.
                     await move_position(
                         tx,
                         self._positions,
@@ -243,6 +243,9 @@ class Projector:
                         expected=self._next[partition],
                         next_offset=batch.next_offset,
                     )
+                    # Before the fold, so that a decision in this batch finds what it is about.
+                    await self._park(tx, bad)
+                    await self._projection.apply(tx, partition, good)
                 break
             except Parking as parking:
                 bad.append((good.pop(parking.index).record, parking.cause))

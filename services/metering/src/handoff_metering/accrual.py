@@ -81,6 +81,8 @@ class Accrual:
             everything, self._all = self._all, False
             some, self._slices = self._slices, set()
             own = set(self._own())
+            # What another worker has said since is not known here.
+            self._said = {number: said for number, said in self._said.items() if number in own}
             # A slice that was taken over is as late as the last watermark.
             told = own if everything else own - before
             for number in sorted(told | own & some):

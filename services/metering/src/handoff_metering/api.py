@@ -1,5 +1,6 @@
 """The calls under `/v1`: usage, connections, watermarks, reconciliation."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -9,10 +10,8 @@ from handoff_common.errors import not_found
 from handoff_common.events import CLOSE_CODES, Reason
 from handoff_common.http import Meta, Page, decode_cursor, encode_cursor
 from handoff_common.instants import from_ms, rfc3339
-from handoff_common.log import Partition
 from handoff_common.minutes import MINUTE_MS, month_of
 from handoff_common.outbox import enqueue
-from handoff_common.topics import CONNECTIONS
 from handoff_metering import publishing, schemas, tables, watermarks
 from handoff_metering.context import Context, ordered, region
 from handoff_metering.errors import already_closed
@@ -43,24 +42,28 @@ def router(context: Context) -> APIRouter:
             await context.service(principal, asked.service_id)
         return reports.Scope(customer_id, asked.service_id, region(asked.region), from_ms_, to_ms)
 
-    async def visible(principal: Principal, connection_id: str) -> reports.Found:
+    async def visible(
+        principal: Principal, connection_id: str
+    ) -> tuple[reports.Found, Mapping[int, int]]:
         async with context.database.read() as tx:
             found = await reports.connection(tx, connection_id)
+            positions = await store_slices.read_positions(tx)
         if found is None or not principal.may_see(found.state.customer_id):
             raise not_found("connection", connection_id)
-        return found
+        return found, positions
 
-    def shown(found: reports.Found, scope: reports.Scope | None = None) -> schemas.ConnectionOut:
+    def shown(
+        found: reports.Found, positions: Mapping[int, int], scope: reports.Scope | None = None
+    ) -> schemas.ConnectionOut:
         inside = None if scope is None else minutes_within(found.state, scope)
-        return schemas.ConnectionOut.of(found, proof_of_life(found), inside)
+        return schemas.ConnectionOut.of(found, proof_of_life(found, positions), inside)
 
-    def proof_of_life(found: reports.Found) -> int:
+    def proof_of_life(found: reports.Found, positions: Mapping[int, int]) -> int:
         state = found.state
         edge = context.edges.edges.get(state.edge_id)
         if state.end is not None or edge is None:
             return state.seen_ms
-        position = context.projector.position(Partition(CONNECTIONS.name, found.slice))
-        mark = edge.passed(found.slice, position)
+        mark = edge.passed(found.slice, positions.get(found.slice, 0))
         return max(state.seen_ms, mark.through_ms) if mark else state.seen_ms
 
     @routes.get("/usage")
@@ -105,11 +108,12 @@ def router(context: Context) -> APIRouter:
                 after=after,
                 limit=asked.limit + 1,
             )
+            positions = await store_slices.read_positions(tx)
         page, more = found[: asked.limit], len(found) > asked.limit
         last = page[-1].state if more else None
         bounded = scope if asked.from_ is not None or asked.to is not None else None
         return Page(
-            data=[shown(one, bounded) for one in page],
+            data=[shown(one, positions, bounded) for one in page],
             meta=Meta(
                 limit=asked.limit,
                 next_cursor=encode_cursor(last.accepted_ms, last.connection_id) if last else None,
@@ -119,10 +123,10 @@ def router(context: Context) -> APIRouter:
     @routes.get("/connections/{connection_id}")
     async def connection(principal: Reader, connection_id: str) -> schemas.ConnectionDetail:
         """One connection with its events."""
-        found = await visible(principal, connection_id)
+        found, positions = await visible(principal, connection_id)
         events = await events_of(found, None, _FIRST_EVENTS)
         return schemas.ConnectionDetail(
-            **shown(found).model_dump(),
+            **shown(found, positions).model_dump(),
             events=events.data,
             events_meta=schemas.EventsMeta(
                 limit=_FIRST_EVENTS, next_cursor=events.meta.next_cursor
@@ -134,7 +138,7 @@ def router(context: Context) -> APIRouter:
         principal: Reader, connection_id: str, asked: Annotated[schemas.PageQuery, Query()]
     ) -> Page[schemas.EventOut]:
         """Every event of one connection, in the order of the log."""
-        found = await visible(principal, connection_id)
+        found, _ = await visible(principal, connection_id)
         return await events_of(found, asked.cursor, asked.limit)
 
     async def events_of(
@@ -159,7 +163,7 @@ def router(context: Context) -> APIRouter:
         ] = None,
     ) -> schemas.Ending:
         """Ask the edges to end an open connection; what they did shows in its state."""
-        found = await visible(principal, connection_id)
+        found, _ = await visible(principal, connection_id)
         end = found.state.end
         if end is not None:
             raise already_closed(connection_id, end.reason.value, rfc3339(found.state.seen_ms))

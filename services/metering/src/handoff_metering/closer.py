@@ -9,7 +9,7 @@ import asyncio
 
 from handoff_common.clock import Clock
 from handoff_common.codec import encode
-from handoff_common.database import Database
+from handoff_common.database import Database, time_of
 from handoff_common.errors import DatabaseAway, LogWriteFailed
 from handoff_common.events import Tick, TickData
 from handoff_common.ids import uuid7
@@ -104,9 +104,9 @@ class OrphanCloser:
         return len(events)
 
     async def _owns(self) -> bool:
-        now_ms = self._clock.now_ms()
-        until_ms = now_ms + max(1, int(3_000 * self._tick_seconds))
+        lasts_ms = max(1, int(3_000 * self._tick_seconds))
         async with self._database.transaction() as tx:
+            now_ms = await time_of(tx, self._clock)
             return await store_slices.hold_lease(
-                tx, _LEASE, self._holder, now_ms=now_ms, until_ms=until_ms
+                tx, _LEASE, self._holder, now_ms=now_ms, until_ms=now_ms + lasts_ms
             )

@@ -1,9 +1,11 @@
-"""Whether metering is ready, and which partitions keep it from being so."""
+"""Whether this worker is ready, and which of its partitions keep it from being so."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 from handoff_common.database import Database
+from handoff_common.errors import DatabaseAway
 from handoff_common.log import Partition
 from handoff_common.projection import Projector
 from handoff_common.view import View
@@ -33,17 +35,19 @@ class Health:
 
     async def run(self) -> None:
         while True:
-            self._lag = await self._projector.lag()
+            with contextlib.suppress(DatabaseAway):
+                self._lag = await self._projector.lag()
             await asyncio.sleep(_LOOK_SECONDS)
 
     def reasons(self) -> list[str]:
         """Why not; empty when ready."""
         found = [f"{name} are not read yet" for name, view in self._views.items() if not view.ready]
+        own = self._projector.positions
         allowed = self._max_lag if self._projector.ready else 0
         late = [
             f"{partition.topic}[{partition.number}] lags {lag} records behind"
             for partition, lag in sorted(self._lag.items())
-            if lag > allowed
+            if lag > allowed and (not own or partition in own)
         ]
         if not self._projector.ready and not late:
             late = ["connections are not read yet"]

@@ -46,8 +46,8 @@ class Months:
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as tx:
             made = await store.make(tx, list(retention.wanted(now_ms, self._keep)))
-        for month in made:
-            self._logger.info("month_made", month=_text(month))
+        if made:
+            self._logger.info("months_made", months=[_text(month) for month in made])
 
 
 def _text(month_ms: int) -> str:
