@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import asyncpg
 from sqlalchemy import exc as sa_errors
 
-from handoff_common.errors import DatabaseAway
+from handoff_common.errors import DatabaseAway, HandoffError, LogUnreachable
 from handoff_common.telemetry import get_logger
 
 BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -58,7 +58,7 @@ def _said(error: BaseException) -> str:
 
 
 async def until_back(work: Callable[[], Awaitable[T]], *, what: str) -> T:
-    """Do the work, again with back-off for as long as the database is away.
+    """Do the work, again with back-off for as long as the database or the log is away.
 
     The work must bear being repeated after a commit whose answer was lost.
     """
@@ -66,15 +66,15 @@ async def until_back(work: Callable[[], Awaitable[T]], *, what: str) -> T:
     while True:
         try:
             return await work()
-        except DatabaseAway as error:
+        except (DatabaseAway, LogUnreachable) as error:
             await back_off(error, failures, what=what)
             failures += 1
 
 
-async def back_off(error: DatabaseAway, failures: int, *, what: str) -> None:
+async def back_off(error: HandoffError, failures: int, *, what: str) -> None:
     """Wait before the next try, after `failures` ones before this."""
     pause = BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)]
-    get_logger("database").warning(
-        "database_away", doing=what, detail=str(error), failures=failures + 1, retry_in=pause
+    get_logger("away").warning(
+        error.code, doing=what, detail=str(error), failures=failures + 1, retry_in=pause
     )
     await asyncio.sleep(pause)

@@ -159,6 +159,17 @@ def conflict(code: str, detail: str) -> ApiError:
     return ApiError(409, code, "Conflict", detail)
 
 
+def log_away() -> ApiError:
+    """503: the log cannot be asked now, ask again."""
+    return ApiError(
+        503,
+        "log_away",
+        "Log away",
+        "the log does not answer now; try again",
+        headers={"Retry-After": "5"},
+    )
+
+
 def database_away() -> ApiError:
     """503: nothing is known of what was asked, ask again. A write may have been done all the same;
     an Idempotency-Key makes its repeat safe."""

@@ -19,7 +19,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handoff_common.errors import ApiError, DatabaseAway, FieldError, database_away, invalid
+from handoff_common.errors import (
+    ApiError,
+    DatabaseAway,
+    FieldError,
+    LogUnreachable,
+    database_away,
+    invalid,
+    log_away,
+)
 from handoff_common.ids import uuid7
 from handoff_common.openapi import is_under, with_refusals
 from handoff_common.telemetry import get_logger
@@ -87,6 +95,11 @@ def create_app(
     async def _away(request: Request, error: DatabaseAway) -> Response:
         get_logger("http").warning("database_away", path=request.url.path, detail=str(error))
         return answer(request, database_away())
+
+    @app.exception_handler(LogUnreachable)
+    async def _log_away(request: Request, error: LogUnreachable) -> Response:
+        get_logger("http").warning("log_away", path=request.url.path, detail=str(error))
+        return answer(request, log_away())
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:

@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from handoff_common import bulk
 from handoff_common.away import BACK_OFF_SECONDS
 from handoff_common.database import Database, among, try_lock_name
-from handoff_common.errors import DatabaseAway, LogWriteFailed
+from handoff_common.errors import DatabaseAway, LogUnreachable, LogWriteFailed
 from handoff_common.log import EventLog, Message, Position
 from handoff_common.telemetry import get_logger
 
@@ -97,7 +97,7 @@ class Outbox:
             try:
                 sent = await self._forward()
                 failures = 0
-            except (LogWriteFailed, DatabaseAway) as error:
+            except (LogWriteFailed, LogUnreachable, DatabaseAway) as error:
                 pause = BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)]
                 failures += 1
                 self._logger.warning("outbox_held", detail=str(error), retry_in=pause)
@@ -133,7 +133,7 @@ class Outbox:
                     if still is None:
                         positions |= await self._ends(waiting.topics)
                     waiting = still and still._replace(last=waiting.last)
-        except (TimeoutError, DatabaseAway):
+        except (TimeoutError, LogUnreachable, DatabaseAway):
             return None
         return list((positions | self._last).values())
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from handoff_common import codec
-from handoff_common.errors import Unreadable
+from handoff_common.errors import LogUnreachable, Unreadable
 from handoff_common.log import EventLog, Partition
 from handoff_common.telemetry import get_logger
 
@@ -92,7 +92,7 @@ class View:
                     await self._moved.wait_for(
                         lambda: all(self._read.get(p, 0) >= end for p, end in wanted.items())
                     )
-        except TimeoutError:
+        except (TimeoutError, LogUnreachable):
             return False
         return True
 

@@ -10,7 +10,7 @@ import asyncio
 from handoff_common.clock import Clock
 from handoff_common.codec import encode
 from handoff_common.database import Database, time_of
-from handoff_common.errors import DatabaseAway, LogWriteFailed
+from handoff_common.errors import DatabaseAway, LogUnreachable, LogWriteFailed
 from handoff_common.events import Tick, TickData
 from handoff_common.ids import uuid7
 from handoff_common.instants import from_ms
@@ -55,7 +55,7 @@ class OrphanCloser:
                     continue
                 await self.tick()
                 await self.close_lost()
-            except LogWriteFailed as error:
+            except (LogWriteFailed, LogUnreachable) as error:
                 # No tick, no silence: an outage of the log counts as nothing.
                 self._logger.warning("tick_failed", detail=str(error))
             except DatabaseAway as error:

@@ -1,11 +1,10 @@
 """Whether this worker is ready, and which of its partitions keep it from being so."""
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 
 from handoff_common.database import Database
-from handoff_common.errors import DatabaseAway
+from handoff_common.errors import DatabaseAway, LogUnreachable
 from handoff_common.log import Partition
 from handoff_common.projection import Projector
 from handoff_common.view import View
@@ -32,11 +31,17 @@ class Health:
         self._database = database
         self._max_lag = max_lag
         self._lag: Mapping[Partition, int] = {}
+        self._log_away = ""
 
     async def run(self) -> None:
         while True:
-            with contextlib.suppress(DatabaseAway):
+            try:
                 self._lag = await self._projector.lag()
+                self._log_away = ""
+            except DatabaseAway:
+                pass  # The database says so itself.
+            except LogUnreachable as error:
+                self._log_away = f"the log is away: {error}"
             await asyncio.sleep(_LOOK_SECONDS)
 
     def reasons(self) -> list[str]:
@@ -51,5 +56,7 @@ class Health:
         ]
         if not self._projector.ready and not late:
             late = ["connections are not read yet"]
+        if self._log_away:
+            found.append(self._log_away)
         away = self._database.away
         return found + late + ([] if away is None else [f"the database is away: {away}"])

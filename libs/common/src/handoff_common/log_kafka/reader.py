@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _SESSION_MS = 6_000
 """How long a member that was killed keeps its partitions: the brokers' default of the least."""
 _HEARTBEAT_MS = 1_500
+_POLL_MS = 900_000
+"""How long a batch may be tried again while its database is away before another member is asked."""
 _PARTITION_BYTES = 1_048_576
 _FETCH_BYTES = 16_777_216
 _RETRY_SECONDS = 0.5
@@ -151,6 +153,7 @@ class KafkaSubscription:
             session_timeout_ms=_SESSION_MS,
             heartbeat_interval_ms=_HEARTBEAT_MS,
             rebalance_timeout_ms=_SESSION_MS,
+            max_poll_interval_ms=_POLL_MS,
             max_partition_fetch_bytes=_PARTITION_BYTES,
             fetch_max_bytes=_FETCH_BYTES,
             partition_assignment_strategy=(StickyPartitionAssignor,),
