@@ -23,7 +23,7 @@ from handoff_billing.terms import Terms
 from handoff_billing.usage import Delivered, Totals, UsageKey
 from handoff_common.clock import Clock
 from handoff_common.codec import encode
-from handoff_common.database import Database
+from handoff_common.database import Database, lock_name
 from handoff_common.errors import ApiError, FieldError, SettingError, invalid, not_found
 from handoff_common.events import Counters, DeliveryData, DeliveryUsage
 from handoff_common.ids import uuid7
@@ -74,6 +74,8 @@ class Pricing:
         Raises SettingError where the file of `price_book_file` is none.
         """
         async with self._database.transaction() as tx:
+            # Workers may start together for the first time.
+            await lock_name(tx, _SEEDED_BY)
             if await prices.read_terms(tx, DEFAULT_CUSTOMER):
                 return
             book = _first_book(self._settings.price_book_file)
