@@ -144,6 +144,21 @@ def bearer(request: Request) -> str | None:
     return value.strip() or None if scheme.lower() == "bearer" else None
 
 
+async def caller(access: AccessView, request: Request) -> Principal:
+    """Whose token the request bears; 401 without one in force."""
+    token = bearer(request)
+    principal = await access.find(token) if token else None
+    if principal is None:
+        raise ApiError(
+            401,
+            "no_valid_token",
+            "Provided credentials are missing or invalid",
+            "send a token that is in force as Fastly-Key, or as Authorization: Bearer",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return principal
+
+
 def authorize(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
     """A FastAPI dependency: the request's principal, who holds the permission.
 
@@ -152,17 +167,7 @@ def authorize(permission: Permission) -> Callable[[Request], Awaitable[Principal
     """
 
     async def dependency(request: Request) -> Principal:
-        access: AccessView = request.app.state.access
-        token = bearer(request)
-        principal = await access.find(token) if token else None
-        if principal is None:
-            raise ApiError(
-                401,
-                "no_valid_token",
-                "Provided credentials are missing or invalid",
-                "send a token that is in force as Fastly-Key, or as Authorization: Bearer",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+        principal = await caller(request.app.state.access, request)
         if permission not in ALLOWED[principal.role]:
             allowed = ", ".join(role for role in Role if permission in ALLOWED[role])
             raise forbidden(f"role {principal.role.value!r} may not do this; allowed: {allowed}")

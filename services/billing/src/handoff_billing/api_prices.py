@@ -27,7 +27,7 @@ from handoff_billing.tables import DEFAULT_CUSTOMER
 from handoff_billing.usage import Delivered
 from handoff_common.access import ALLOWED, Permission, Principal, Role
 from handoff_common.errors import FieldError, forbidden, invalid, not_found
-from handoff_common.http import Page, parse_json_object, read_body
+from handoff_common.http import Page, parse_json_object
 from handoff_common.instants import to_ms
 from handoff_common.minutes import HOUR_MS
 
@@ -74,7 +74,7 @@ def _prices(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
     async def add_price_book(principal: Operator, request: Request) -> dict[str, Any]:
         """A new price book, or the next version of one, effective from a month that has not begun.
         The same again answers with the version that stands."""
-        document = parse_json_object(await read_body(request))
+        document = parse_json_object(await request.body())
         return pricebook.document(await pricing.add_book(document, by=actor(principal)))
 
     async def priced(owner: str, customer_id: str, month: int) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _prices(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
         has none. Terms of a month that has begun stand, unless there were none and nothing is
         final."""
         owner = await terms_owner(principal, customer_id)
-        document = parse_json_object(await read_body(request))
+        document = parse_json_object(await request.body())
         given = await pricing.set_terms(owner, document, by=actor(principal))
         return await priced(owner, customer_id, given.effective_ms)
 

@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handoff_common.access import Permission, Principal, authorize
 from handoff_common.clock import Clock
 from handoff_common.errors import ApiError, FieldError
-from handoff_common.http import read_body
 from handoff_common.log import EventLog
 from handoff_common.outbox import Outbox
 from handoff_common.telemetry import get_logger
@@ -140,7 +139,7 @@ async def _once(request: Request, principal: Principal) -> Once | None:
     url = request.url
     for part in (request.method, url.path, url.query):
         seen.update(part.encode() + b"\n")
-    seen.update(await read_body(request))
+    seen.update(await request.body())
     return Once(principal.token_id, hashlib.sha256(key.encode()).hexdigest(), seen.hexdigest())
 
 
