@@ -205,6 +205,8 @@ async def test_usage_by_region_service_and_month(place: Place) -> None:
         ("/stats", {"from": "now", "to": "yesterday"}, "from: lies after `to`"),
         ("/stats/field/hits", {}, "field: 'hits'; allowed: bandwidth"),
         ("/stats/usage_by_month", {"month": "13"}, "month: '13'; allowed: 1 to 12"),
+        ("/stats/usage_by_month", {"month": "²"}, "month: '²'; allowed: 1 to 12"),
+        ("/stats/usage_by_month", {"year": "9" * 4_500}, "allowed: 1970 to 9998"),
         ("/stats/usage_by_month", {"year": "soon"}, "year: 'soon'; allowed: 1970 to 9998"),
     ],
 )
