@@ -1,13 +1,12 @@
 """One write of the API: the command, its answer, and the wait until every service knows of it.
 
-Owns Idempotency-Key, ETag and If-Match, and the rate limit of writes.
+Owns Idempotency-Key and the rate limit of writes.
 """
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -141,24 +140,6 @@ async def _once(request: Request, principal: Principal) -> Once | None:
         seen.update(part.encode() + b"\n")
     seen.update(await request.body())
     return Once(principal.token_id, hashlib.sha256(key.encode()).hexdigest(), seen.hexdigest())
-
-
-# --- ETag and If-Match -------------------------------------------------------------------------
-
-
-def etag(body: Any) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return f'"{hashlib.sha256(canonical).hexdigest()[:32]}"'
-
-
-def check_match(request: Request, present: Any) -> None:
-    """412 where the request's If-Match names another representation than the `present` one."""
-    expected = request.headers.get("if-match")
-    if expected is None:
-        return
-    tags = [tag.strip() for tag in expected.split(",")]
-    if "*" not in tags and etag(present) not in tags:
-        raise errors.changed_meanwhile(expected[:200], etag(present))
 
 
 # --- The rate limit ----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from handoff_common.conditional import check_match, etag
 from handoff_common.errors import not_found
 from handoff_common.http import Page, decode_cursor, encode_cursor
 from handoff_common.ids import short_id, uuid7
@@ -25,7 +26,6 @@ from handoff_config.routes.common import (
 )
 from handoff_config.store import Answer
 from handoff_config.streams import CUSTOMER
-from handoff_config.writes import check_match, etag
 
 router = APIRouter(tags=["customers"])
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from handoff_common.access import Permission
+from handoff_common.conditional import check_match, etag
 from handoff_config import products, schemas, service_commands, views
 from handoff_config.routes.common import (
     Configurer,
@@ -21,7 +22,6 @@ from handoff_config.routes.common import (
 from handoff_config.services import Service
 from handoff_config.store import Answer
 from handoff_config.streams import SERVICE
-from handoff_config.writes import check_match, etag
 
 router = APIRouter()
 
