@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from handoff_common import log_salvage
 from handoff_common import settings as common_settings
 from handoff_common.errors import HandoffError
 from handoff_common.log_sqlite import SqliteLog
@@ -113,7 +114,7 @@ def rebuild(data: DataDir = admin.DEFAULT_DATA) -> None:
 @log_app.command()
 def check(data: DataDir = admin.DEFAULT_DATA) -> None:
     """Read every record; exit 1 with the places of those that cannot be read."""
-    raise typer.Exit(asyncio.run(_salvage(data, None)))
+    raise typer.Exit(_salvage(data, None))
 
 
 @log_app.command()
@@ -121,19 +122,17 @@ def salvage(target: Path, data: DataDir = admin.DEFAULT_DATA) -> None:
     """Copy every readable record to a new file; the source stays as it is."""
     if target.exists():
         raise typer.BadParameter(f"{target} exists; name a file that does not")
-    raise typer.Exit(asyncio.run(_salvage(data, target)))
+    raise typer.Exit(_salvage(data, target))
 
 
-async def _salvage(data: Path, target: Path | None) -> int:
-    log = await SqliteLog.open(data / "log.db", read_only=True)
-    try:
-        copied, lost = await log.salvage(target)
-    finally:
-        await log.close()
-    typer.echo(f"{copied} records are readable, {len(lost)} are not")
-    for place in lost:
-        typer.echo(f"  {place}")
-    return 1 if lost else 0
+def _salvage(data: Path, target: Path | None) -> int:
+    found = log_salvage.salvage(data / "log.db", target)
+    typer.echo(f"{found.copied} records are readable, {found.lost} are not")
+    if found.before:
+        typer.echo(f"{found.before} were lost in an earlier salvage")
+    for note in found.notes:
+        typer.echo(f"  {note}")
+    return 1 if found.notes else 0
 
 
 def main() -> None:
