@@ -28,6 +28,11 @@ class Ran(NamedTuple):
         return json.loads(self.out)
 
 
+def plain(text: str) -> str:
+    """A framed message without its frame."""
+    return " ".join(text.replace("│", " ").split())
+
+
 async def handoff(*arguments: str, **environ: str) -> Ran:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("HANDOFF_")}
     process = await asyncio.create_subprocess_exec(
@@ -78,7 +83,7 @@ async def test_admin_makes_what_a_customer_needs(system: Embedded, tmp_path: Pat
     (tmp_path / "bad.json").write_text("{")
     for name, text in (("missing.json", "does not exist"), ("bad.json", "is not JSON")):
         refused = await admin("price-book", str(tmp_path / name))
-        assert refused.status == 2 and text in " ".join(refused.error.split()), refused.error
+        assert refused.status == 2 and text in plain(refused.error), refused.error
         assert "Traceback" not in refused.error
     foreign = await handoff("admin", "--api", system.api_url, "--token", "none", "customers")
     assert foreign.status == 1 and "401" in foreign.error

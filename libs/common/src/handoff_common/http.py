@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from handoff_common.docs_page import add_docs_page
 from handoff_common.errors import (
     ApiError,
     DatabaseAway,
@@ -30,7 +31,7 @@ from handoff_common.errors import (
 )
 from handoff_common.guard import BodyGuard, BodyRefused
 from handoff_common.ids import uuid7
-from handoff_common.openapi import is_under, with_refusals
+from handoff_common.openapi import is_under, with_refusals, with_tokens
 from handoff_common.telemetry import get_logger
 
 MAX_LIMIT = 1_000
@@ -72,7 +73,11 @@ def create_app(
     not_ready: the reasons why the service is not ready; none when it is.
     The caller sets `app.state.access`, the AccessView that knows the tokens.
     """
-    app = FastAPI(title=title, version=version)
+    # Paths are the same behind the embedded gateway, which puts only the service's own pages below
+    # its name: a server of that name in the document would lead every call astray.
+    app = FastAPI(
+        title=title, version=version, docs_url=None, redoc_url=None, root_path_in_servers=False
+    )
     classic = tuple(classic_paths)
 
     def answer(request: Request, error: ApiError) -> Response:
@@ -137,9 +142,10 @@ def create_app(
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = with_refusals(framework_document(), classic)
+            app.openapi_schema = with_tokens(with_refusals(framework_document(), classic))
         return app.openapi_schema
 
+    add_docs_page(app)
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
     app.add_middleware(BodyGuard, access=lambda: getattr(app.state, "access", None))
     app.add_middleware(RequestId)
