@@ -244,6 +244,7 @@ MALFORMED = {
     "nested too deep": b'{"name": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "nested": b'{"name": ' + b"[" * 450 + b"]" * 450 + b"}",
     "no number": b'{"name": NaN}',
+    "too large a number": b'{"name": 1e999}',
     "not UTF-8": b'{"name": "\xff"}',
     "half a pair": b'{"\\ud800": 1}',
 }

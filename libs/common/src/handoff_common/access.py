@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from fastapi import Request
 
 from handoff_common.clock import Clock
-from handoff_common.errors import ApiError, forbidden
+from handoff_common.errors import ApiError, forbidden, not_found
 from handoff_common.events import AccessData, AccessSnapshot
 from handoff_common.instants import to_ms
 from handoff_common.log import EventLog
@@ -85,6 +85,14 @@ class Principal(NamedTuple):
 
     def may_see(self, customer_id: str) -> bool:
         return self.customer_id is None or self.customer_id == customer_id
+
+
+def owner_of(principal: Principal, customer_id: str | None) -> str | None:
+    """Whose data a call is about that may name a customer; None: an operator who named nobody. 404
+    for another's."""
+    if customer_id is None or principal.may_see(customer_id):
+        return principal.customer_id or customer_id
+    raise not_found("customer", customer_id)
 
 
 def new_token() -> str:

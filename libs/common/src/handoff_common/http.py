@@ -7,6 +7,7 @@ Two error shapes: classic paths answer `{"msg","detail"}`, all others `applicati
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -267,7 +268,7 @@ def header_value(text: str) -> str:
 def parse_json_object(raw: bytes) -> dict[str, Any]:
     """A JSON object, or 400 that says where it stops being one."""
     try:
-        value = json.loads(raw, parse_constant=_no_json)
+        value = json.loads(raw, parse_constant=_no_json, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # ValueError: also an integer that is too long
         raise ApiError(
             400, "malformed_json", "Bad request", f"the body is not JSON: {error}"
@@ -275,6 +276,11 @@ def parse_json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ApiError(400, "malformed_json", "Bad request", "the body must be a JSON object")
     return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_json(text)
 
 
 def _no_json(name: str) -> Any:

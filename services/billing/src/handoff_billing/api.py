@@ -16,7 +16,6 @@ from handoff_billing.callers import (
     actor,
     known,
     month_given,
-    owner_of,
     visible,
 )
 from handoff_billing.directory import Directory
@@ -31,6 +30,7 @@ from handoff_billing.proof import (
 )
 from handoff_billing.render import invoice_csv
 from handoff_billing.store.invoices import Month
+from handoff_common.access import owner_of
 from handoff_common.errors import ApiError, FieldError, invalid, not_found
 from handoff_common.http import Page, decode_cursor, encode_cursor
 

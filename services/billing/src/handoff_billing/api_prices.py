@@ -16,7 +16,6 @@ from handoff_billing.callers import (
     known,
     month_given,
     operators_only,
-    owner_of,
 )
 from handoff_billing.directory import Directory
 from handoff_billing.instants import month_ms, month_text
@@ -26,7 +25,7 @@ from handoff_billing.pricing import Pricing, Supposed
 from handoff_billing.store.prices import Given
 from handoff_billing.tables import DEFAULT_CUSTOMER
 from handoff_billing.usage import Delivered
-from handoff_common.access import ALLOWED, Permission, Principal, Role
+from handoff_common.access import ALLOWED, Permission, Principal, Role, owner_of
 from handoff_common.conditional import check_match, etag
 from handoff_common.errors import FieldError, forbidden, invalid, not_found
 from handoff_common.http import Page, parse_json_object

@@ -13,14 +13,14 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from handoff_billing import schemas_v3 as s
-from handoff_billing.callers import Reader, known, month_given, owner_of, visible
+from handoff_billing.callers import Reader, known, month_given, visible
 from handoff_billing.directory import Directory
 from handoff_billing.instants import instant_ms, month_text
 from handoff_billing.ledger import Ledger, Statement, final_statement
 from handoff_billing.money import scaled, shown, text
 from handoff_billing.pricebook import BANDWIDTH, MINUTES, PRODUCTS, Product
 from handoff_billing.usage import Delivered, Totals, UsageKey
-from handoff_common.access import Principal
+from handoff_common.access import Principal, owner_of
 from handoff_common.errors import FieldError, invalid, not_found
 from handoff_common.http import decode_cursor, encode_cursor
 from handoff_common.instants import rfc3339

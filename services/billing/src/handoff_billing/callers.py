@@ -18,13 +18,6 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 MonthQuery = Annotated[str | None, Query(description="UTC month, such as 2026-11")]
 
 
-def owner_of(principal: Principal, customer_id: str | None) -> str | None:
-    """Whose data a call is about; None: an operator who named nobody. 404 for another's."""
-    if principal.customer_id is None or customer_id in (None, principal.customer_id):
-        return principal.customer_id or customer_id
-    raise not_found("customer", str(customer_id))
-
-
 def actor(principal: Principal) -> str:
     """Who did it, for the record."""
     return principal.login or f"token {principal.token_id}"
