@@ -225,6 +225,8 @@ class Ledger:
             # arrives in between is seen as one beyond the cut, and never billed unnoticed.
             progress = await rows.read_progress(tx)
             usage = await rows.read_usage(tx, month.customer_id, month.month_ms)
+            # Before the rows too: one that arrives in between then counts as later than this.
+            revision = await rows.latest_delivery_revision(tx, {month.customer_id})
             delivery = await rows.read_delivery(tx, month.customer_id, month.month_ms)
             found = await self._holds(tx, month, progress, partitions, known=customer is not None)
             if any(forced_reason is None or not hold.forceable for hold in found):
@@ -268,7 +270,7 @@ class Ledger:
                 overridden=[{"code": hold.code, "detail": hold.detail} for hold in found],
             )
             await invoices.add_final(tx, final)
-            message = Message(final.customer_id, encode(finalized_event(final)))
+            message = Message(final.customer_id, encode(finalized_event(final, revision)))
             await enqueue(tx, tables.outbox, [(INVOICES.name, message)])
         await self._outbox.flushed(timeout=FLUSH_SECONDS)
         return final
@@ -342,7 +344,7 @@ def final_statement(final: Final) -> Statement:
     )
 
 
-def finalized_event(final: Final) -> InvoiceFinalized:
+def finalized_event(final: Final, delivery_revision: int) -> InvoiceFinalized:
     """What goes to `handoff.invoices.v1`; its id is the invoice's number."""
     return InvoiceFinalized(
         id=final.number,
@@ -360,6 +362,7 @@ def finalized_event(final: Final) -> InvoiceFinalized:
             previous_chain_hash=final.previous_chain_hash,
             positions=dict(final.positions),
             through={slice_: from_ms(ms) for slice_, ms in final.through_ms.items()},
+            delivery_revision=delivery_revision,
             forced_reason=final.forced_reason,
         ),
     )

@@ -89,6 +89,11 @@ def verify_invoice(
         console = Console(soft_wrap=True)
         console.print(f"invoice     {proof.invoice.number} ({proof.invoice.invoice_id})")
         console.print(f"events      {proof.events} folded, {proof.unreadable} unreadable")
+        delivery = proof.delivery
+        console.print(
+            f"delivery    {delivery.proved} rows found in the log, {delivery.superseded} cannot be "
+            "compared: later figures took their place"
+        )
         console.print(f"in invoice  {proof.invoice.content_hash}")
         console.print(f"rebuilt     {proof.rebuilt_hash or '-'}")
         if proof.difference is not None:
