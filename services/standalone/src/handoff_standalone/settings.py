@@ -9,7 +9,7 @@ from pydantic import Field
 
 from handoff_billing.settings import BillingProcess, BillingSettings
 from handoff_common.errors import SettingError
-from handoff_common.settings import Settings, shown, unknown, variable
+from handoff_common.settings import DatabaseSettings, Settings, shown, unknown, variable
 from handoff_config.settings import ConfigProcess, ConfigSettings
 from handoff_edge.settings import EdgeSettings
 from handoff_metering.settings import MeteringProcess, MeteringSettings
@@ -37,7 +37,8 @@ _APART = (
     *ConfigProcess.model_fields,
     *MeteringProcess.model_fields,
     *BillingProcess.model_fields,
-    *("log", "topic_replication", "edge_workers", "edge_journal"),
+    *DatabaseSettings.model_fields,
+    *("log", "topic_replication", "topic_partitions", "edge_workers", "edge_journal"),
     *("journal_max_bytes", "forward_timeout"),
 )
 """Settings of services that run as processes of their own: how they find each other and Kafka."""
