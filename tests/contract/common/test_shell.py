@@ -24,7 +24,7 @@ from handoff_common.access import (
     token_hash,
 )
 from handoff_common.clock import ManualClock
-from handoff_common.errors import ApiError, not_found
+from handoff_common.errors import ApiError, LogUnreachable, not_found
 from handoff_common.events import AccessData, AccessSnapshot
 from handoff_common.http import (
     StrictModel,
@@ -237,6 +237,18 @@ async def test_nothing_is_read_of_a_caller_without_a_token(rig: Rig, path: str) 
     answer = await rig.http.post(path, content=body(), headers=headers)
     assert not read
     assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_log_that_is_away_is_no_fault_of_the_body(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*, timeout: float) -> bool:
+        raise LogUnreachable("the broker does not answer")
+
+    monkeypatch.setattr(rig.access.view, "catch_up", away)
+    for path in ("/classic/echo", "/v1/things"):
+        answer = await rig.http.post(path, json={}, headers={"fastly-key": "not known yet"})
+        assert answer.status_code == 503 and answer.headers["retry-after"]
 
 
 MALFORMED = {

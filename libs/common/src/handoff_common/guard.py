@@ -11,18 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handoff_common.access import AccessView, caller
-from handoff_common.errors import ApiError
+from handoff_common.errors import ApiError, HandoffError
 
 MAX_BODY_BYTES = 1_048_576
 
 
 class BodyRefused(HTTPException):
-    """Carries the refusal through the framework, which passes on only exceptions of this kind that
-    come up while it reads a body."""
+    """Carries an error through the framework, which passes on only exceptions of this kind that
+    come up while it reads a body, and takes all others for a body that is none."""
 
-    def __init__(self, refusal: ApiError) -> None:
-        super().__init__(refusal.status, refusal.title)
-        self.refusal = refusal
+    def __init__(self, cause: HandoffError) -> None:
+        super().__init__(500, str(cause))
+        self.cause = cause
 
 
 class BodyGuard:
@@ -61,8 +61,8 @@ class BodyGuard:
         if access is not None:
             try:
                 await caller(access, request)
-            except ApiError as refusal:
-                raise BodyRefused(refusal) from None
+            except HandoffError as error:
+                raise BodyRefused(error) from error
         announced = request.headers.get("content-length", "0")
         # An absurd count of digits is not worth a conversion; what is no number the server refuses.
         digits = announced.isascii() and announced.isdigit()

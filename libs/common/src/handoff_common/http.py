@@ -95,7 +95,12 @@ def create_app(
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         if isinstance(error, BodyRefused):
-            return answer(request, error.refusal)
+            cause = error.cause
+            if isinstance(cause, ApiError):
+                return answer(request, cause)
+            if isinstance(cause, LogUnreachable):
+                return await _log_away(request, cause)
+            return await _unexpected(request, cause)
         code = _FRAMEWORK_CODES.get(error.status_code, "http")
         detail = f"{request.method} {request.url.path}"
         headers = dict(error.headers or {})
