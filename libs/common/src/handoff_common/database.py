@@ -9,8 +9,9 @@ Every wait has a time-out (`Limits`), and a database that does not answer is one
 import asyncio
 import hashlib
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import as_file, files
@@ -110,6 +111,21 @@ class Limits:
         )
 
 
+class _LettingGo(sqlite3.Connection):
+    """A connection that ends its transaction when it is closed.
+
+    SQLite keeps a closed connection, and the lock that it holds, for as long as a cursor of it is
+    alive; where a task was cancelled inside a statement, its traceback may keep one.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+_SQLITE: Final[dict[str, Any]] = {"connect_args": {"factory": _LettingGo}}
+
 _VANISHED_AFTER: Final = 5.0
 """Seconds that the client waits beyond the server's own statement time-out."""
 
@@ -125,7 +141,7 @@ class Database:
         self.limits = limits or Limits()
         self.is_sqlite = url.startswith("sqlite")
         self.away: str | None = None
-        options = {} if self.is_sqlite else _postgres_options(self.limits, name)
+        options = _SQLITE if self.is_sqlite else _postgres_options(self.limits, name)
         self.engine: AsyncEngine = create_async_engine(url, **options)
         self._turn = asyncio.Lock()
         if self.is_sqlite:

@@ -26,11 +26,12 @@ _OPEN_AND_CLOSED = 10**12
 
 class Witness(NamedTuple):
     """One connection as its client saw it, epoch ms. opened_ms: None where there was no 101.
-    ended_ms: None while it is open."""
+    ended_ms: None while it is open. head_bytes: of its request; 0 where that was not counted."""
 
     opening_ms: int
     opened_ms: int | None
     ended_ms: int | None
+    head_bytes: int = 0
 
 
 class Recorded(NamedTuple):
@@ -41,6 +42,7 @@ class Recorded(NamedTuple):
     elapsed_ms: int
     minutes: int
     reason: str | None
+    head_bytes: int = 0
 
 
 class Sums(NamedTuple):
@@ -83,9 +85,9 @@ def witness_of(line: Mapping[str, Any]) -> Witness:
         return Witness(opening, None, None)
     ended = int(line["ended_ns"])
     # Rounded so that the window never loses what lay in it.
-    return Witness(
-        opening, -(-int(line["opened_ns"]) // 1_000_000), -(-ended // 1_000_000) if ended else None
-    )
+    opened = -(-int(line["opened_ns"]) // 1_000_000)
+    head = int(line.get("sent_head", 0))
+    return Witness(opening, opened, -(-ended // 1_000_000) if ended else None, head)
 
 
 def recorded_of(row: Mapping[str, Any]) -> Recorded:
@@ -96,6 +98,7 @@ def recorded_of(row: Mapping[str, Any]) -> Recorded:
         row["elapsed_ms"],
         row["minutes"],
         row["reason"],
+        row["req_header_bytes"],
     )
 
 
@@ -121,7 +124,8 @@ def reconcile(
             Difference("not_recorded", "", f"opened at {one.opened_ms}: no connection was accepted")
         )
     _, _, never_seen = match(
-        [one._replace(opened_ms=now_ms) for one in seen if one.opened_ms is None], without_witness
+        [one._replace(opened_ms=now_ms) for one in seen if one.opened_ms is None],
+        sorted(without_witness, key=lambda row: row.accepted_ms),
     )
     for row in without_witness:
         lost_before_101 = row not in never_seen and row.reason in LOST
@@ -139,10 +143,32 @@ def match(
 ) -> tuple[list[tuple[Witness, Recorded]], list[Witness], list[Recorded]]:
     """(pairs, witnesses left over, connections left over). `recorded` is in order of acceptance.
 
+    Where a witness has counted its head, only a connection with such a head is its own.
+
     Each connection takes, of the witnesses in whose window it lies, the one whose window ends
     first: so as many are matched as can be. Then those that may change places do, where their ends
     fit better so.
     """
+    if not any(one.head_bytes for one in witnesses):
+        return _match(witnesses, recorded)
+    pairs: list[tuple[Witness, Recorded]] = []
+    missed: list[Witness] = []
+    left: list[Recorded] = []
+    heads = {one.head_bytes for one in witnesses} | {row.head_bytes for row in recorded}
+    for head in sorted(heads):
+        found = _match(
+            [one for one in witnesses if one.head_bytes == head],
+            [row for row in recorded if row.head_bytes == head],
+        )
+        pairs += found[0]
+        missed += found[1]
+        left += found[2]
+    return pairs, missed, left
+
+
+def _match(
+    witnesses: Sequence[Witness], recorded: Sequence[Recorded]
+) -> tuple[list[tuple[Witness, Recorded]], list[Witness], list[Recorded]]:
     waiting = sorted(witnesses)
     open_windows: list[tuple[int, int, Witness]] = []
     pairs: list[tuple[Witness, Recorded]] = []
