@@ -11,10 +11,17 @@ from typing import Any
 
 import msgspec
 
-from handoff_billing import pricebook, tables, terms
+from handoff_billing import late, pricebook, tables, terms
+from handoff_billing.corrections import complete
 from handoff_billing.directory import Directory
-from handoff_billing.errors import invoice_held, no_price_book
-from handoff_billing.holds import Hold, Progress, cut_of, holds
+from handoff_billing.errors import (
+    invoice_held,
+    next_invoice,
+    no_price_book,
+    not_final,
+    nothing_to_correct,
+)
+from handoff_billing.holds import Cut, Hold, Progress, cut_of, holds
 from handoff_billing.instants import month_text
 from handoff_billing.invoice import (
     Subject,
@@ -27,17 +34,27 @@ from handoff_billing.invoice import (
     number_of,
     totals_document,
 )
-from handoff_billing.proof import Late, delivery_of, late_usage, rows_behind, usage_of
-from handoff_billing.rating import RATERS, rate, total
+from handoff_billing.late import Due
+from handoff_billing.pricebook import PriceBook
+from handoff_billing.proof import (
+    Late,
+    corrected_by,
+    late_usage,
+    month_behind,
+    rows_behind,
+    rows_in,
+    usage_of,
+)
+from handoff_billing.rating import Line, rate, total
 from handoff_billing.settings import BillingSettings
-from handoff_billing.store import Tx, invoices, prices, rows
+from handoff_billing.store import Tx, corrections, invoices, prices, rows
 from handoff_billing.store.invoices import Final, Month
 from handoff_billing.usage import Delivered, Totals, UsageKey
 from handoff_common.clock import Clock
 from handoff_common.codec import encode
 from handoff_common.database import Database
 from handoff_common.errors import ApiError, FieldError
-from handoff_common.events import InvoiceData, InvoiceFinalized
+from handoff_common.events import CustomerData, InvoiceData, InvoiceFinalized
 from handoff_common.instants import from_ms
 from handoff_common.log import EventLog, Message
 from handoff_common.minutes import month_of
@@ -65,6 +82,30 @@ class Statement:
     lines: Sequence[Mapping[str, Any]]
     totals: Mapping[str, str]
     final: Final | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What came for a final month since its invoice. billed: (number of a later invoice, amount of
+    its corrections). next_ms: the month on whose invoice the late usage goes; None: on none, as
+    there is no next one in that currency."""
+
+    late: Late
+    billed: Sequence[tuple[str, str]]
+    next_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Issue:
+    """What is about to be issued. held: the holds that are passed over."""
+
+    subject: Subject
+    book: PriceBook
+    lines: Sequence[Line]
+    document: Mapping[str, Any]
+    cut: Cut
+    revision: int
+    held: Sequence[Hold]
 
 
 class Ledger:
@@ -173,7 +214,9 @@ class Ledger:
             usage = await rows.read_usage(tx, month.customer_id, month.month_ms, detail="region")
             delivery = await rows.read_delivery(tx, month.customer_id, month.month_ms)
             currency = await prices.usual_currency(tx) if priced is None else priced[0].currency
-        lines = [] if priced is None else rate(usage, delivery, priced[0], priced[1].terms)
+            due = await late.due(tx, month)
+        rated = () if priced is None else rate(usage, delivery, priced[0], priced[1].terms)
+        lines = complete(rated, due.corrections, due.carried)
         return Statement(
             month,
             name,
@@ -193,34 +236,35 @@ class Ledger:
         partitions = await self._log.partitions(USAGE.name)
         async with self._database.read() as tx:
             progress = await rows.read_progress(tx)
-            return await self._holds(tx, month, progress, partitions, known=known is not None)
+            due = await late.due(tx, month)
+            return await self._holds(
+                tx, month, progress, partitions, known=known is not None, corrected=due.months
+            )
 
-    async def late(self, final: Final) -> Late:
-        """The month rated again with the rows of now and the prices of the invoice, minus what the
-        invoice says. Empty as long as nothing came late."""
-        document = msgspec.json.decode(final.content)
-        book = pricebook.parse(document["price_book"])
-        agreed = terms.parse(document["terms"])
+    async def aftermath(self, final: Final) -> Aftermath:
+        """What came for a final month since: billed by now, and not billed yet."""
         async with self._database.read() as tx:
-            usage = await rows.read_usage(tx, final.customer_id, final.month_ms, detail="region")
-            delivery = await rows.read_delivery(tx, final.customer_id, final.month_ms)
-        now = RATERS[document["rater_version"]](usage, delivery, book, agreed)
-        return late_usage(document["lines"], now)
+            correction = await late.correction_of(tx, final)
+            next_ms = await late.next_month_for(tx, final, self.current_month())
+        return Aftermath(late_usage(correction), corrected_by(correction), next_ms)
 
     async def finalize(self, month: Month, *, by: str, forced_reason: str | None) -> Final:
-        """Make the month's invoice final, or return the one that is.
+        """Make the month's invoice final, or return the one that is; then have the month looked at
+        for late usage once more.
 
         Raises invoice_held (409), which lists every hold; `forced_reason` passes over those that an
         operator may pass over.
         """
         customer = await self._directory.customer(month.customer_id)
-        name = month.customer_id if customer is None else customer.name
         partitions = await self._log.partitions(USAGE.name)
         async with self._database.transaction() as tx:
             previous = await invoices.lock_series(tx, self._settings.invoice_series)
             final = await invoices.find_final(tx, month.invoice_id)
             if final is not None:
+                await corrections.mark_late(tx, {(final.customer_id, final.month_ms)})
                 return final
+            marked = await corrections.late_months(tx, month.customer_id)
+            await corrections.hold_months(tx, month.customer_id, {month.month_ms, *marked})
             # Progress is read before the rows, and the rows before their versions: so a row that
             # arrives in between is seen as one beyond the cut, and never billed unnoticed.
             progress = await rows.read_progress(tx)
@@ -228,51 +272,148 @@ class Ledger:
             # Before the rows too: one that arrives in between then counts as later than this.
             revision = await rows.latest_delivery_revision(tx, {month.customer_id})
             delivery = await rows.read_delivery(tx, month.customer_id, month.month_ms)
-            found = await self._holds(tx, month, progress, partitions, known=customer is not None)
+            due = await late.due(tx, month, marked=marked, detail="hour")
+            found = await self._holds(
+                tx, month, progress, partitions, known=customer is not None, corrected=due.months
+            )
             if any(forced_reason is None or not hold.forceable for hold in found):
                 raise _held(month, found)
             book, given = await prices.of(tx, month.customer_id, month.month_ms)
             agreed = given.terms
-            lines = rate(usage, delivery, book, agreed)
-            subject = Subject(month.customer_id, name, month.month_ms)
-            content = canonical(content_document(subject, book, agreed, usage, delivery, lines))
-            now_ms = self._clock.now_ms()
-            number = await self._next_number(tx, now_ms)
-            cut = cut_of(progress)
-            positions = {str(s): offset for s, offset in cut.positions.items()}
-            final = Final(
-                invoice_id=month.invoice_id,
-                series=self._settings.invoice_series,
-                number=number,
-                customer_id=month.customer_id,
-                customer_name=name,
-                month_ms=month.month_ms,
-                issued_ms=now_ms,
-                currency=book.currency.code,
-                exponent=book.currency.exponent,
-                total=total(lines),
-                content=content,
-                content_hash=content_hash(content),
-                previous_chain_hash=previous,
-                chain_hash=chain_hash(
-                    link_document(
-                        previous=previous,
-                        number=number,
-                        issued_at_ms=now_ms,
-                        positions=positions,
-                        content_hash=content_hash(content),
-                    )
-                ),
-                positions=positions,
-                through_ms={str(s): ms for s, ms in cut.through_ms.items()},
-                finalized_by=by,
-                forced_reason=forced_reason if found else None,
-                overridden=[{"code": hold.code, "detail": hold.detail} for hold in found],
+            lines = complete(rate(usage, delivery, book, agreed), due.corrections, due.carried)
+            subject = Subject(month.customer_id, _name(month, customer), month.month_ms)
+            document = content_document(
+                subject,
+                book,
+                agreed,
+                usage,
+                delivery,
+                lines,
+                corrections=due.corrections,
+                carried=due.carried,
             )
-            await invoices.add_final(tx, final)
-            message = Message(final.customer_id, encode(finalized_event(final, revision)))
-            await enqueue(tx, tables.outbox, [(INVOICES.name, message)])
+            final = await self._issue(
+                tx,
+                month,
+                _Issue(subject, book, lines, document, cut_of(progress), revision, found),
+                due,
+                previous=previous,
+                by=by,
+                forced_reason=forced_reason,
+            )
         await self._outbox.flushed(timeout=FLUSH_SECONDS)
+        return final
+
+    async def correct(self, month: Month, *, by: str, forced_reason: str | None) -> Final:
+        """Issue an invoice alone that corrects the month's, where no next invoice in its currency
+        can: late usage, and what it had carried forward.
+
+        Raises not_final, next_invoice, nothing_to_correct, and invoice_held as `finalize` does (all
+        409).
+        """
+        customer = await self._directory.customer(month.customer_id)
+        partitions = await self._log.partitions(USAGE.name)
+        async with self._database.transaction() as tx:
+            previous = await invoices.lock_series(tx, self._settings.invoice_series)
+            final = await invoices.find_final(tx, month.invoice_id)
+            if final is None:
+                raise not_final(month.invoice_id)
+            if final.alone:
+                raise nothing_to_correct(final.number, "it is itself issued to correct another")
+            next_ms = await late.next_month_for(tx, final, self.current_month())
+            if next_ms is not None:
+                raise next_invoice(final.number, month_text(next_ms))
+            await corrections.hold_months(tx, month.customer_id, {month.month_ms})
+            progress = await rows.read_progress(tx)
+            revision = await rows.latest_delivery_revision(tx, {month.customer_id})
+            due = await late.due_alone(tx, final)
+            lines = complete((), due.corrections, due.carried, alone=True)
+            if not lines:
+                raise nothing_to_correct(final.number, "all its usage is billed")
+            found = await self._holds(tx, month, progress, partitions, known=customer is not None)
+            if any(forced_reason is None or not hold.forceable for hold in found):
+                raise _held(month, found)
+            content = msgspec.json.decode(final.content)
+            book, agreed = pricebook.parse(content["price_book"]), terms.parse(content["terms"])
+            subject = Subject(month.customer_id, _name(month, customer), month.month_ms)
+            document = content_document(
+                subject,
+                book,
+                agreed,
+                {},
+                [],
+                lines,
+                rater_version=content["rater_version"],
+                corrections=due.corrections,
+                carried=due.carried,
+                alone=True,
+            )
+            alone = await self._issue(
+                tx,
+                await corrections.allocate_alone(tx, final),
+                _Issue(subject, book, lines, document, cut_of(progress), revision, found),
+                due,
+                previous=previous,
+                by=by,
+                forced_reason=forced_reason,
+            )
+        await self._outbox.flushed(timeout=FLUSH_SECONDS)
+        return alone
+
+    async def _issue(
+        self,
+        tx: Tx,
+        month: Month,
+        issue: _Issue,
+        due: Due,
+        *,
+        previous: str,
+        by: str,
+        forced_reason: str | None,
+    ) -> Final:
+        """Number, chain, store and publish what the caller, who holds the series, has made."""
+        content = canonical(issue.document)
+        now_ms = self._clock.now_ms()
+        number = await self._next_number(tx, now_ms)
+        positions = {str(s): offset for s, offset in issue.cut.positions.items()}
+        final = Final(
+            invoice_id=month.invoice_id,
+            series=self._settings.invoice_series,
+            number=number,
+            customer_id=month.customer_id,
+            customer_name=issue.subject.customer_name,
+            month_ms=month.month_ms,
+            issued_ms=now_ms,
+            currency=issue.book.currency.code,
+            exponent=issue.book.currency.exponent,
+            total=total(issue.lines),
+            content=content,
+            content_hash=content_hash(content),
+            previous_chain_hash=previous,
+            chain_hash=chain_hash(
+                link_document(
+                    previous=previous,
+                    number=number,
+                    issued_at_ms=now_ms,
+                    positions=positions,
+                    content_hash=content_hash(content),
+                )
+            ),
+            positions=positions,
+            through_ms={str(s): ms for s, ms in issue.cut.through_ms.items()},
+            finalized_by=by,
+            forced_reason=forced_reason if issue.held else None,
+            overridden=[{"code": hold.code, "detail": hold.detail} for hold in issue.held],
+            alone=month.alone,
+        )
+        await invoices.add_final(tx, final)
+        settles = [*due.settles]
+        if any(line.kind == "carried_forward" for line in issue.lines):
+            settles.append(("carried_forward", final.invoice_id))
+        await corrections.add_settlements(tx, final.customer_id, final.invoice_id, settles)
+        await corrections.clear_late(tx, final.customer_id, due.seen)
+        message = Message(final.customer_id, encode(finalized_event(final, issue.revision)))
+        await enqueue(tx, tables.outbox, [(INVOICES.name, message)])
         return final
 
     async def line_rows(
@@ -280,17 +421,15 @@ class Ledger:
     ) -> tuple[list[tuple[UsageKey, Totals]], list[Delivered]]:
         """The rows behind one line of the month as it stands: for a final invoice those of its
         content, else those of now. Lines without a product are computed from the lines above."""
-        region = line["region"]
         async with self._database.read() as tx:
             final = await invoices.find_final(tx, month.invoice_id)
-            if final is None:
-                usage = await rows.read_usage(tx, month.customer_id, month.month_ms, region=region)
-                delivery = await rows.read_delivery(
-                    tx, month.customer_id, month.month_ms, region=region
-                )
-                return rows_behind(line, usage, delivery)
-        document = msgspec.json.decode(final.content)
-        return rows_behind(line, usage_of(document), delivery_of(document))
+            if final is not None:
+                return rows_in(msgspec.json.decode(final.content), line)
+            month_ms, line = month_behind(line, month.month_ms)
+            region = line["region"]
+            usage = await rows.read_usage(tx, month.customer_id, month_ms, region=region)
+            delivery = await rows.read_delivery(tx, month.customer_id, month_ms, region=region)
+        return rows_behind(line, usage, delivery)
 
     async def _holds(
         self,
@@ -300,6 +439,7 @@ class Ledger:
         partitions: int,
         *,
         known: bool,
+        corrected: Sequence[int] = (),
     ) -> list[Hold]:
         found = holds(
             customer_id=month.customer_id,
@@ -310,6 +450,10 @@ class Ledger:
             progress=progress,
             rows=await rows.read_row_versions(tx, month.customer_id, month.month_ms),
             unreadable=await rows.count_unreadable(tx),
+            corrected={
+                month_ms: await rows.read_row_versions(tx, month.customer_id, month_ms)
+                for month_ms in corrected
+            },
         )
         if not known:
             found.append(
@@ -330,7 +474,7 @@ def final_statement(final: Final) -> Statement:
     document = msgspec.json.decode(final.content)
     used = usage_of(document).values()
     return Statement(
-        Month(final.invoice_id, final.customer_id, final.month_ms),
+        Month(final.invoice_id, final.customer_id, final.month_ms, final.alone),
         final.customer_name,
         document["price_book"]["price_book_id"],
         document["price_book"]["version"],
@@ -366,6 +510,10 @@ def finalized_event(final: Final, delivery_revision: int) -> InvoiceFinalized:
             forced_reason=final.forced_reason,
         ),
     )
+
+
+def _name(month: Month, customer: CustomerData | None) -> str:
+    return month.customer_id if customer is None else customer.name
 
 
 def _held(month: Month, found: Sequence[Hold]) -> ApiError:
