@@ -3,7 +3,6 @@
 import asyncio
 import csv
 import io
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -13,16 +12,18 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from handoff_billing.corrections import billed_by
+from handoff_billing.store import corrections, invoices, rows
 from handoff_billing.usage import Totals
 from handoff_billing.verify import check_billed, check_links, verify
 from handoff_common import codec
-from handoff_common.events import Counters, InvoiceData
+from handoff_common.events import Counters, InvoiceData, UsageData
 from handoff_common.instants import from_ms
 from handoff_common.log import Partition
 from handoff_common.minutes import HOUR_MS, next_month
 from handoff_common.topics import INVOICES
 from support.billing_system import MINE, NOVEMBER, OCTOBER, THEIRS, System, token
 from support.databases import Engine
+from support.parts.waiting import eventually
 
 DECEMBER = next_month(NOVEMBER)
 SERVICE = f"{MINE}-chat"
@@ -38,7 +39,7 @@ async def published(system: System) -> list[InvoiceData]:
     return sorted(found, key=lambda data: data.number)
 
 
-async def final_october(system: System, minutes: int = 4_000_000, **used: int) -> dict[str, Any]:
+async def final_october(system: System, minutes: int = 4_000_000, **used: Any) -> dict[str, Any]:
     await system.use(minutes, **used)
     await system.progress()
     await system.settled()
@@ -55,7 +56,7 @@ async def change(system: System, minutes: int, **used: Any) -> None:
 
 
 async def november_over(system: System) -> None:
-    system.clock.advance(seconds=timedelta(days=30).total_seconds())
+    system.clock.advance(seconds=30 * 86_400)
     await system.progress(through=from_ms(DECEMBER))
     await system.settled()
 
@@ -138,9 +139,9 @@ async def test_the_next_invoice_bills_it_once_and_proves_it(system: System) -> N
     proof = await system.get(f"/v1/invoices/{november['invoice_id']}/proof")
     assert [row["minutes"] for row in proof["lines"][1]["usage"]] == [2_000_000]
     answer = await system.call("GET", f"/v1/invoices/{november['invoice_id']}.csv")
-    rows = list(csv.DictReader(io.StringIO(answer.text)))
-    assert sum(Decimal(row["amount"]) for row in rows) == 0
-    assert rows[1]["corrects_invoice"] == october["number"]
+    lines = list(csv.DictReader(io.StringIO(answer.text)))
+    assert sum(Decimal(line["amount"]) for line in lines) == 0
+    assert lines[1]["corrects_invoice"] == october["number"]
 
     after = await system.get(f"/v1/invoices/{october['invoice_id']}")
     assert (after["late_usage"]["amount"], after["late_usage"]["lines"]) == ("0", [])
@@ -161,9 +162,9 @@ async def test_several_corrections_add_up(system: System) -> None:
     answer = await system.call("PUT", "/v1/customers/mine/pricing", body=body)
     assert answer.status_code == 200, answer.text
     october = await final_october(system)
-    rows = [9_000_000, -3_000_000, 345_678]
+    added = [9_000_000, -3_000_000, 345_678]
     ends = [DECEMBER, next_month(DECEMBER), next_month(next_month(DECEMBER))]
-    for month, minutes, end in zip(("2024-11", "2024-12", "2025-01"), rows, ends, strict=True):
+    for month, minutes, end in zip(("2024-11", "2024-12", "2025-01"), added, ends, strict=True):
         await change(system, 4_000_000 + minutes)
         system.clock._ns = (end + 48 * HOUR_MS) * 1_000_000
         await system.progress(through=from_ms(end))
@@ -215,7 +216,7 @@ async def test_a_rebuild_corrects_nothing_and_is_looked_at_once(system: System) 
     await system.settled()
     assert await late_months(system) == [OCTOBER]
     assert (await system.draft(month="2024-11"))["lines"] == []
-    system.clock.advance(seconds=timedelta(days=30).total_seconds())
+    system.clock.advance(seconds=30 * 86_400)
     await system.progress(generation=2, through=from_ms(DECEMBER))
     await system.settled()
     assert (await system.finalize(month="2024-11")).json()["lines"] == []
@@ -411,3 +412,60 @@ async def test_what_settles_what_cannot_be_changed(system: System, engine: Engin
         with pytest.raises(DBAPIError, match="append-only"):
             async with system.database.transaction() as tx:
                 await tx.execute(text(statement))
+
+
+# --- Rows that arrive while a month becomes final ------------------------------------------------
+
+
+def late_row(minutes: int) -> UsageData:
+    return UsageData(
+        customer_id=MINE,
+        service_id=SERVICE,
+        region="europe",
+        hour=from_ms(OCTOBER + 5 * HOUR_MS),
+        slice=0,
+        generation=1,
+        revision=1,
+        offset=0,
+        minutes=minutes,
+    )
+
+
+# SQLite's writers take turns: there nothing arrives meanwhile.
+on_postgres = pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+
+
+@on_postgres
+async def test_a_row_that_a_finalization_did_not_see_marks_its_month(system: System) -> None:
+    await system.use(4_000_000)
+    await system.progress()
+    await system.settled()
+    async with system.database.transaction() as tx:
+        await rows.save_usage(tx, [late_row(2_000_000)])
+        final = (await system.finalize()).json()
+        assert final["total"] == "1", "it could not see the row"
+        await invoices.allocate_ids(tx, {(MINE, OCTOBER)})
+        await corrections.mark_late(tx, {(MINE, OCTOBER)})
+    assert figures(await system.draft(month="2024-11")) == [("correction", 2_000_000, "0.5")]
+
+
+@on_postgres
+async def test_a_finalization_waits_for_rows_that_are_being_written(system: System) -> None:
+    await system.use(4_000_000)
+    await system.progress()
+    await system.settled()
+    async with system.database.transaction() as tx:
+        await rows.save_usage(tx, [late_row(2_000_000)])
+        await invoices.allocate_ids(tx, {(MINE, OCTOBER)})
+        await corrections.mark_late(tx, {(MINE, OCTOBER)})
+        finalizing = asyncio.ensure_future(system.finalize())
+
+        async def waits() -> bool | None:
+            async with system.database.read() as other:
+                query = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                return bool(await other.scalar(query)) or None
+
+        await eventually(waits, "the finalization waits", seconds=10)
+    final = (await finalizing).json()
+    assert final["total"] == "1.5", "and then it counts them"
+    assert await late_months(system) == []

@@ -20,6 +20,7 @@ from handoff_billing.callers import (
 )
 from handoff_billing.directory import Directory
 from handoff_billing.errors import not_final
+from handoff_billing.issuing import Issuer
 from handoff_billing.ledger import Ledger, final_statement
 from handoff_billing.proof import connections_query, delivery_row, rows_in, usage_row
 from handoff_billing.render import invoice_csv
@@ -33,7 +34,7 @@ class Csv(PlainTextResponse):
     media_type = "text/csv"
 
 
-def routes(ledger: Ledger, directory: Directory) -> APIRouter:
+def routes(ledger: Ledger, issuer: Issuer, directory: Directory) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     @router.get("/invoices", response_model=Page[s.InvoiceSummary])
@@ -103,7 +104,7 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
     async def shown(month: Month) -> dict[str, Any]:
         statement = await ledger.statement(month)
         if statement.final is None:
-            return views.invoice(statement, await ledger.holds(month), None)
+            return views.invoice(statement, await issuer.holds(month), None)
         return await shown_final(statement.final)
 
     async def shown_final(final: Final) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
         month = await visible(ledger, principal, invoice_id)
         reason = forced_reason(body)
         return await shown_final(
-            await ledger.finalize(month, by=actor(principal), forced_reason=reason)
+            await issuer.finalize(month, by=actor(principal), forced_reason=reason)
         )
 
     @router.post("/invoices/{invoice_id}/correct", response_model=s.InvoiceOut)
@@ -195,7 +196,7 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
         month = await visible(ledger, principal, invoice_id)
         reason = forced_reason(body)
         return await shown_final(
-            await ledger.correct(month, by=actor(principal), forced_reason=reason)
+            await issuer.correct(month, by=actor(principal), forced_reason=reason)
         )
 
     return router

@@ -12,7 +12,7 @@ import msgspec
 from handoff_billing import pricebook, tables, terms
 from handoff_billing.errors import PriceBookInvalid, in_force
 from handoff_billing.instants import month_text
-from handoff_billing.ledger import FLUSH_SECONDS
+from handoff_billing.issuing import FLUSH_SECONDS
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.rating import Line, rate
 from handoff_billing.settings import BillingSettings
