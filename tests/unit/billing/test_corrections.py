@@ -398,6 +398,7 @@ def changed(books: Books, path: str, value: Any) -> Books:
         ("corrections.0.period", {}, "corrections.0"),
         ("corrections.0.billed", [], "corrections.0"),
         ("corrections.0.billed.0.lines.0.amount", "much", "corrections.0"),
+        ("corrections.0.billed.0.lines.0.amount", f"1{'0' * 120}.1", "corrections"),
         ("corrections.0.billed.0.lines.0.kind", "gift", "corrections.0"),
         ("corrections.0.billed.0.invoice", "INV-2026-000003", "corrections.0"),
         ("corrections.0", 5, "corrections.0"),
