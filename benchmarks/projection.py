@@ -79,7 +79,7 @@ class Reader:
             records = self._records[number][at : at + max_records]
             if records:
                 self._at[number] = at + len(records)
-                found.append(Batch(CONNECTIONS.name, number, records, self._at[number]))
+                found.append(Batch(CONNECTIONS.name, number, records, self._at[number], at))
         return found
 
     async def seek(self, partition: Partition, offset: int) -> None:

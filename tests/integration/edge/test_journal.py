@@ -325,6 +325,7 @@ async def test_a_connection_being_opened_while_a_month_begins_holds_through(
     place = Place(log.owner_id, "europe", "local")
     recorder = Recorder(log, Direct(log), place, clock, Metrics(new_registry()))
     await recorder.start()
+    await recorder.watermark()
     connection = Connection(place=place, connection_id="c", customer_id="u", service_id="s")
     facts = Facts("d", None, "b", 1, None, "")
     await recorder.accept(connection.accept(clock.now_ns(), Counters(), facts), list)

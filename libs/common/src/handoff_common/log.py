@@ -47,12 +47,14 @@ class Position(NamedTuple):
 
 class Batch(NamedTuple):
     """Records of one partition in order, never empty. `next_offset` is where to go on; a compacted
-    log may have gaps, so it need not be the last offset plus one."""
+    log may have gaps, so it need not be the last offset plus one. `start` is where the reader
+    stood: a batch follows only on what ended there."""
 
     topic: str
     partition: int
     records: Sequence[Record]
     next_offset: int
+    start: int
 
 
 PositionSource = Callable[[Sequence[Partition]], Awaitable[Mapping[Partition, int]]]

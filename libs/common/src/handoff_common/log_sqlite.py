@@ -491,9 +491,10 @@ class _Subscription:
         self._turn += 1
         start = self._turn % len(waiting)
         for partition in waiting[start:] + waiting[:start]:
-            records, beyond = await self._log.records(partition, following[partition], left)
+            start = following[partition]
+            records, beyond = await self._log.records(partition, start, left)
             if records:
-                batches.append(Batch(partition.topic, partition.number, records, beyond))
+                batches.append(Batch(partition.topic, partition.number, records, beyond, start))
             following[partition] = beyond
             left -= len(records)
             if left <= 0:

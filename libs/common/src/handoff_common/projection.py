@@ -142,9 +142,9 @@ class Projector:
             await subscription.close()
 
     async def run_to_end(self) -> None:
-        """Fold what the log holds now, then stop: for rebuilds."""
+        """Fold what the log holds now, then stop: for rebuilds. All of it: no group has a say."""
         subscription = self._log.subscribe(
-            self._projection.topics, group=self._projection.name, positions=self._begin
+            self._projection.topics, group=None, positions=self._begin
         )
         try:
             while True:
@@ -240,7 +240,9 @@ class Projector:
                         self._projection.name,
                         partition,
                         identity=self._identities[batch.topic],
-                        expected=self._next[partition],
+                        # What was read need not follow on what was folded since: where partitions
+                        # are dealt out anew, the reader begins again at what was stored then.
+                        expected=None if self._next[partition] is None else batch.start,
                         next_offset=batch.next_offset,
                     )
                     # Before the fold, so that a decision in this batch finds what it is about.

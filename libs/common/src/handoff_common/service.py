@@ -60,9 +60,9 @@ async def running(service: Service) -> AsyncIterator[asyncio.Future[None]]:
     stopping = False
 
     def ended(task: "asyncio.Task[None]") -> None:
-        if task.cancelled() or stopping or failed.done():
+        if stopping or failed.done():
             return
-        error = task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         logger.error("loop_ended", service=service.name, loop=task.get_name(), exc_info=error)
         reason = LoopEnded(f"{service.name}: loop {task.get_name()} ended: {error!r}")
         reason.__cause__ = error

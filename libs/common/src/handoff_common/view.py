@@ -41,10 +41,10 @@ class View:
     async def run(self) -> None:
         """The loop that feeds the view; ends only by cancellation or an error of the log."""
 
-        async def from_start(_: Sequence[Partition]) -> Mapping[Partition, int]:
-            return {}
+        async def behind_what_was_read(_: Sequence[Partition]) -> Mapping[Partition, int]:
+            return self._read
 
-        subscription = self._log.subscribe(self._topics, group=None, positions=from_start)
+        subscription = self._log.subscribe(self._topics, group=None, positions=behind_what_was_read)
         try:
             while True:
                 batches = await subscription.fetch(

@@ -12,6 +12,9 @@ from handoff_common.events import EdgeWatermark
 from handoff_common.log import JournaledLog, Message, Position
 from handoff_common.topics import CONNECTIONS, EDGES
 
+UNKNOWN = "journal: this edge's id is not in the log yet"
+"""Until it is, nobody would wait for this edge: a month might be billed without it."""
+
 
 class Standing(NamedTuple):
     """What the log that others read holds of this edge, at one moment.
@@ -92,8 +95,8 @@ class Direct:
 
     @property
     def problems(self) -> list[str]:
-        return [] if self._acknowledged else ["journal: this edge's id is not in the log yet"]
+        return [self.refusal] if self.refusal else []
 
     @property
     def refusal(self) -> str:
-        return ""
+        return "" if self._acknowledged else UNKNOWN

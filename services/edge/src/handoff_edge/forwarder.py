@@ -22,7 +22,7 @@ from handoff_common.instants import from_ms, to_ms
 from handoff_common.log import EventLog, Message, Partition, Position, Record, Spool
 from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS, EDGES
-from handoff_edge.delivery import Standing
+from handoff_edge.delivery import UNKNOWN, Standing
 from handoff_edge.metrics import Metrics
 
 _BATCH = 5_000
@@ -92,8 +92,10 @@ class Forwarder:
         published = (await journal.held(EDGES.name)).get(_PUBLISHED + journal.owner_id)
         if published is not None:
             with suppress(Unreadable):
-                self._through_ms = to_ms(codec.decode(EDGES.name, published).data.through)
-                self._acknowledged = True
+                data = codec.decode(EDGES.name, published).data
+                self._through_ms = to_ms(data.through)
+                # Nobody waits for an edge that has ended: it must be heard of again first.
+                self._acknowledged = not data.ended
         self._bytes = await journal.size()
         with suppress(LogError):
             # Later, where the log is away.
@@ -135,7 +137,11 @@ class Forwarder:
         end = self._journal.head(self._source)
         try:
             async with asyncio.timeout(timeout), self._moved:
-                await self._moved.wait_for(lambda: self._next >= end and self._waiting is None)
+                await self._moved.wait_for(
+                    lambda: (
+                        self._positions is not None and self._next >= end and self._waiting is None
+                    )
+                )
         except TimeoutError:
             return False
         return True
@@ -143,8 +149,6 @@ class Forwarder:
     @property
     def problems(self) -> list[str]:
         found = []
-        if not self._acknowledged:
-            found.append("journal: this edge's id is not in the log yet")
         if abs(self._skew_ms) > MAX_SKEW_MS:
             found.append(
                 f"clock: {self._skew_ms} ms off the log's; at most {MAX_SKEW_MS} ms are allowed"
@@ -155,6 +159,8 @@ class Forwarder:
 
     @property
     def refusal(self) -> str:
+        if not self._acknowledged:
+            return UNKNOWN
         if self._failing:
             return f"journal: {self._failing}"
         if self._bytes > self._max_bytes:

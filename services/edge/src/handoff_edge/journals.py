@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from handoff_common.clock import Clock
-from handoff_common.errors import AlreadyInUse, LogWriteFailed
+from handoff_common.errors import AlreadyInUse, LogError
 from handoff_common.log import EventLog
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.telemetry import get_logger, new_registry
@@ -125,8 +125,11 @@ async def adopt_all(
         try:
             adopted = await adopt(folder, settings, log=log, clock=clock, timeout=timeout)
         except AlreadyInUse:
+            # By a worker that is still draining, perhaps.
+            left.append(folder)
             continue
-        except LogWriteFailed as error:
+        except (LogError, OSError, TimeoutError) as error:
+            # One that cannot be opened keeps nobody else waiting.
             logger.error("journal_not_adopted", folder=str(folder), detail=str(error))
             left.append(folder)
             continue

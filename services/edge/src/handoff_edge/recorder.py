@@ -87,6 +87,7 @@ class Recorder:
         self._open: set[str] = set()
         self._swept_month = month_of(clock.now_ms())
         self._failing = ""
+        self._ended = False
 
     async def start(self) -> None:
         """Take over what a former process has left. Called behind recovery, before any event."""
@@ -179,6 +180,7 @@ class Recorder:
 
     async def watermark(self, *, ended: bool = False) -> EdgeWatermark:
         """Publish how far this edge has come. Raises LogError or TimeoutError."""
+        self._ended = self._ended or ended
         now_ms = self._clock.now_ms()
         alive_ms = self.through()
         standing = self._delivery.standing(alive_ms)
@@ -215,6 +217,9 @@ class Recorder:
         """The loop that publishes one every `interval` seconds."""
         while True:
             await asyncio.sleep(interval)
+            if self._ended:
+                # The last word was said; another would take it back.
+                continue
             try:
                 await self.watermark()
             except (LogError, TimeoutError) as error:

@@ -172,6 +172,9 @@ class Accrual:
         lost: Collection[str],
     ) -> publishing.Progress | None:
         """What the slice's progress is now; None while nothing can be vouched for."""
+        if not self._edges.view.ready:
+            # An edge that is not known yet might be the one to wait for.
+            return None
         position = positions.get(number, 0)
         if all(edge.latest.passed_by(number, position) for edge in edges.values()):
             self._late.discard(number)

@@ -6,6 +6,7 @@ has been folded; the event is the same each time, and a repeat counts for nothin
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from handoff_common.clock import Clock
 from handoff_common.codec import encode
@@ -14,7 +15,7 @@ from handoff_common.errors import DatabaseAway, LogUnreachable, LogWriteFailed
 from handoff_common.events import Tick, TickData
 from handoff_common.ids import uuid7
 from handoff_common.instants import from_ms
-from handoff_common.log import EventLog, Message
+from handoff_common.log import EventLog, Message, Position
 from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS, EDGES
 from handoff_metering import orphans
@@ -53,15 +54,19 @@ class OrphanCloser:
             try:
                 if not await self._owns():
                     continue
-                await self.tick()
-                await self.close_lost()
+                ticks = await self.tick()
+                # Nobody is given up before the ticks have been read back behind all else.
+                if self._edges.view.ready and await self._log.settled(
+                    ticks, timeout=self._tick_seconds
+                ):
+                    await self.close_lost()
             except (LogWriteFailed, LogUnreachable) as error:
                 # No tick, no silence: an outage of the log counts as nothing.
                 self._logger.warning("tick_failed", detail=str(error))
             except DatabaseAway as error:
                 self._logger.warning("database_away", doing="close orphans", detail=str(error))
 
-    async def tick(self) -> None:
+    async def tick(self) -> Sequence[Position]:
         """Append a tick to each partition; it counts when the edges' view reads it back."""
         now_ms = self._clock.now_ms()
         event = Tick(
@@ -76,7 +81,7 @@ class OrphanCloser:
             Message(f"tick/{number}", text, number)
             for number in range(await self._log.partitions(EDGES.name))
         ]
-        await self._log.append(EDGES.name, ticks)
+        return await self._log.append(EDGES.name, ticks)
 
     async def close_lost(self) -> int:
         """End the open connections of lost edges; returns how many closes were appended."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import CorruptRecordException, IllegalStateError, KafkaError
 
-from handoff_common.errors import LogUnreachable, PositionLost
+from handoff_common.errors import LogCorrupt, LogUnreachable, PositionLost
 from handoff_common.log import Batch, Partition, Position, PositionSource, Record
 from handoff_common.telemetry import get_logger
 from handoff_common.topics import TOPICS
@@ -58,6 +58,7 @@ class KafkaSubscription:
         self._assigned: frozenset[Partition] = frozenset()
         self._next: dict[Partition, int] = {}
         self._dealt: dict[Partition, int] = {}
+        self._taken = False
         self._failed: BaseException | None = None
         self._committed_at = 0.0
         self._away = False
@@ -87,6 +88,8 @@ class KafkaSubscription:
             fetched = await consumer.getmany(
                 timeout_ms=max(1, int(timeout * 1000)), max_records=max_records
             )
+        except CorruptRecordException as error:
+            raise LogCorrupt(f"Kafka at {self._log.bootstrap}", str(error)) from None
         except IllegalStateError:
             # Between two assignments.
             return []
@@ -101,11 +104,12 @@ class KafkaSubscription:
             partition = Partition(place.topic, place.partition)
             if partition not in self._assigned or not records:
                 continue
+            start = self._next[partition]
             self._follows(partition, records[0].offset)
             following = await self._position(consumer, place, records[-1].offset + 1)
             self._next[partition] = following
             batches.append(
-                Batch(place.topic, place.partition, [_record(r) for r in records], following)
+                Batch(place.topic, place.partition, [_record(r) for r in records], following, start)
             )
         return batches
 
@@ -121,8 +125,8 @@ class KafkaSubscription:
             return False
         places = [TopicPartition(*partition) for partition in self._assigned]
         if not places:
-            # A group may leave a member nothing to do; without a group nothing was assigned yet.
-            return self._group is not None
+            # A group may leave a member nothing to do. Before it has said so, nothing is known.
+            return self._taken
         try:
             async with asyncio.timeout(self._timeout):
                 ends = await self._consumer.end_offsets(places)
@@ -211,11 +215,13 @@ class KafkaSubscription:
             consumer.seek(TopicPartition(*partition), offset)
         self._next = starts
         self._assigned = frozenset(partitions)
+        self._taken = True
 
     def give_up(self) -> None:
         """Nothing is this member's any more; what was fetched and not folded is dropped."""
         self._assigned = frozenset()
         self._next.clear()
+        self._taken = False
 
     def fail(self, error: BaseException) -> None:
         """aiokafka swallows what a listener raises: `fetch` raises it."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from handoff_common.errors import HandoffError, LogWriteFailed
+from handoff_common.errors import LogWriteFailed
 from handoff_common.log import Message, Position
 from handoff_common.partitioner import partition_of
 from handoff_common.telemetry import get_logger
@@ -80,7 +80,7 @@ class Writer:
                     f"{topic}: a record of {len(message.value)} bytes is larger than "
                     f"{_LARGEST_BYTES}"
                 )
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="kafka-writer")
         done: asyncio.Future[list[Position]] = asyncio.get_running_loop().create_future()
         try:
@@ -119,8 +119,8 @@ class Writer:
         try:
             async with asyncio.timeout(self._timeout):
                 results = await self._send(appends)
-        except (KafkaError, HandoffError, OSError, TimeoutError, AssertionError) as error:
-            # AssertionError: aiokafka's answer where a partition is not in its metadata.
+        except Exception as error:
+            # Whatever it is: those who wait must hear of it, and the next round must come.
             reason = repr(error) if str(error) else f"not acknowledged within {self._timeout} s"
             self._logger.warning("append_failed", detail=reason, appends=len(appends))
             for append in appends:
