@@ -20,6 +20,7 @@ from handoff_common.outbox import Outbox, enqueue
 from handoff_common.topics import CONNECTIONS, USAGE
 from handoff_metering import publishing, tables, watermarks
 from handoff_metering.metrics import Metrics
+from handoff_metering.store import parked as store_parked
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import ConnectionState, Totals, UsageKey, accrue
@@ -187,7 +188,7 @@ class Accrual:
             open_on=open_on,
             seen=await store.edges_seen(tx, number),
         )
-        parked = await store_slices.parked_counts(tx, number)
+        parked = await store_parked.counts(tx, number)
         orphans = sum(count for edge_id, count in open_on.items() if edge_id in lost)
         totals = await store.edge_totals(tx)
         difference = 0

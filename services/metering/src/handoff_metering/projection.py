@@ -27,6 +27,7 @@ from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS
 from handoff_metering import publishing, replay, retention, tables
 from handoff_metering.metrics import Metrics
+from handoff_metering.store import parked as store_parked
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import (
@@ -135,7 +136,7 @@ class ConnectionsProjection:
         decision = event.data
         held = None
         if decision.partition == partition.number:
-            held = await store_slices.parked_record(tx, partition, decision.offset)
+            held = await store_parked.record(tx, partition, decision.offset)
         said = {"partition": decision.partition, "offset": decision.offset}
         if held is None:
             self._logger.warning("decision_without_record", **said)
@@ -146,7 +147,7 @@ class ConnectionsProjection:
             if again is None or await self._is_retired(tx, again, appended_ms):
                 self._logger.warning("retried_in_vain", **said)
                 return []
-        await store_slices.unpark(tx, partition, decision.offset)
+        await store_parked.decide(tx, partition, event)
         self._logger.info("parked_record_decided", decision=decision.decision, **said)
         return [] if again is None else [_Placed(held.offset, again, None)]
 

@@ -9,7 +9,7 @@ from handoff_common.outbox import Outbox
 from handoff_common.projection import Projector
 from handoff_common.service import Service
 from handoff_common.telemetry import new_registry
-from handoff_metering import api, stats, tables
+from handoff_metering import api, api_parked, stats, tables
 from handoff_metering.accrual import Accrual
 from handoff_metering.closer import OrphanCloser
 from handoff_metering.context import Context
@@ -85,6 +85,7 @@ def build(
     app.state.access = access
     context = Context(
         database=database,
+        log=log,
         clock=clock,
         services=services,
         edges=edges,
@@ -93,6 +94,7 @@ def build(
     )
     app.include_router(stats.router(context))
     app.include_router(api.router(context))
+    app.include_router(api_parked.router(context))
 
     months = Months(database=database, clock=clock, keep=settings.metering_keep_months)
 

@@ -1,4 +1,4 @@
-"""Where the projection stands: positions, parked records, what slices have published, leases."""
+"""Where the projection stands: positions, what slices have published, leases."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,6 @@ from sqlalchemy import Row, Table, delete, func, select, update
 
 from handoff_common.bulk import upsert
 from handoff_common.database import Tx, load_positions
-from handoff_common.log import Partition
 from handoff_common.topics import CONNECTIONS
 from handoff_metering import tables
 
@@ -18,51 +17,6 @@ async def read_positions(tx: Tx) -> dict[int, int]:
     """Slice → next offset, as committed."""
     stored = await load_positions(tx, tables.positions, PROJECTION, [CONNECTIONS.name])
     return {partition.number: offset for partition, (_, offset) in stored.items()}
-
-
-class ParkedRecord(NamedTuple):
-    offset: int
-    appended_ms: int
-    key: str
-    value: bytes
-
-
-async def parked_record(tx: Tx, partition: Partition, offset: int) -> ParkedRecord | None:
-    p = tables.parked.c
-    row = (
-        await tx.execute(
-            select(p.appended_ms, p.key, p.value).where(*_parked_at(partition, offset))
-        )
-    ).first()
-    return None if row is None else ParkedRecord(offset, row.appended_ms, row.key, bytes(row.value))
-
-
-async def unpark(tx: Tx, partition: Partition, offset: int) -> None:
-    await tx.execute(delete(tables.parked).where(*_parked_at(partition, offset)))
-
-
-def _parked_at(partition: Partition, offset: int) -> tuple[Any, ...]:
-    p = tables.parked.c
-    return (
-        p.projection == PROJECTION,
-        p.topic == partition.topic,
-        p.partition == partition.number,
-        p.offset == offset,
-    )
-
-
-async def parked_counts(tx: Tx, number: int | None = None) -> dict[str, int]:
-    """Customer ("" where it cannot be told) → undecided records, of one slice or of all."""
-    p = tables.parked.c
-    customer = func.coalesce(p.customer_id, "").label("customer")
-    query = select(customer, func.count().label("records")).where(
-        p.projection == PROJECTION, p.topic == CONNECTIONS.name
-    )
-    if number is not None:
-        query = query.where(p.partition == number)
-    # By its label: on Postgres the expression with its parameter, repeated, is not the same one.
-    rows = await tx.execute(query.group_by("customer"))
-    return {row.customer: row.records for row in rows}
 
 
 class Slice(NamedTuple):
