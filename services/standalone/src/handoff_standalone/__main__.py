@@ -74,12 +74,15 @@ def verify_invoice(
     data: DataDir = admin.DEFAULT_DATA,
 ) -> None:
     """Prove a final invoice from the log alone; exit 1 with the first difference if it fails."""
+    from handoff_metering.settings import MeteringSettings
     from handoff_standalone.verification import prove
+
+    keep = common_settings.load(MeteringSettings, os.environ).metering_keep_months
 
     async def work() -> int:
         log = await SqliteLog.open(data / "log.db", read_only=True)
         try:
-            proof = await prove(log, invoice)
+            proof = await prove(log, invoice, keep_months=keep)
         finally:
             await log.close()
         console = Console(soft_wrap=True)
