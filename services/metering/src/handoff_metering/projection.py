@@ -51,7 +51,7 @@ _TYPES = {
 class ConnectionsProjection:
     """See the module; a `handoff_common.projection.Projection`.
 
-    publish: whether changed rows go to the outbox; a rebuild replays without.
+    rebuilding: whether it makes the tables anew, which nobody else may touch meanwhile.
     """
 
     name = store_slices.PROJECTION
@@ -64,13 +64,13 @@ class ConnectionsProjection:
         metrics: Metrics,
         max_batch: int,
         keep_months: int,
-        publish: bool = True,
+        rebuilding: bool = False,
     ) -> None:
         self.max_batch = max_batch
         self._keep_months = keep_months
         self._clock = clock
         self._metrics = metrics
-        self._publish = publish
+        self._rebuilding = rebuilding
         self._logger = get_logger("metering")
 
     async def apply(self, tx: Tx, partition: Partition, batch: Sequence[Folded]) -> None:
@@ -87,7 +87,7 @@ class ConnectionsProjection:
         if not events:
             return
         # Taken first, so that what accrues beside this on another connection waits its turn.
-        held = await store_slices.lock_slice(tx, partition.number)
+        held = await store_slices.lock_slice(tx, partition.number, rebuilding=self._rebuilding)
         ids = sorted({placed.event.data.connection_id for placed in events})
         sums = _Sums(partition.number, await store.load_states(tx, ids))
         recent = retention.first_recent(batch[-1].record.appended_ms, self._keep_months)
@@ -120,7 +120,7 @@ class ConnectionsProjection:
         revision = held.revision + 1
         rows = await store.change_usage(tx, number, changes, revision)
         await store_slices.set_revision(tx, number, revision)
-        if self._publish:
+        if not held.unpublished:
             version = publishing.Version(held.generation, revision, last_offset)
             await enqueue(
                 tx,

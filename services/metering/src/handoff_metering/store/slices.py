@@ -7,8 +7,9 @@ from sqlalchemy import Row, Table, delete, func, select, update
 
 from handoff_common.bulk import upsert
 from handoff_common.database import Tx, load_positions
-from handoff_common.topics import CONNECTIONS
+from handoff_common.topics import CONNECTIONS, USAGE
 from handoff_metering import tables
+from handoff_metering.errors import RebuildUnfinished
 
 PROJECTION = "metering"
 
@@ -20,35 +21,46 @@ async def read_positions(tx: Tx) -> dict[int, int]:
 
 
 class Slice(NamedTuple):
+    """unpublished: nothing of it goes out until all of it does."""
+
     generation: int
     revision: int
+    unpublished: bool
 
 
 async def make_slices(
-    tx: Tx, numbers: Iterable[int], *, generation: int, rebuilding: bool = False
+    tx: Tx,
+    numbers: Iterable[int],
+    *,
+    generation: int,
+    unpublished: bool,
+    rebuilding: bool = False,
 ) -> None:
     """Add the slices that are not there yet."""
-    await upsert(
-        tx,
-        tables.slices,
-        [
-            {"slice": n, "generation": generation, "revision": 0, "rebuilding": rebuilding}
-            for n in numbers
-        ],
-        keys=["slice"],
-        update=[],
-    )
+    made = {
+        "generation": generation,
+        "revision": 0,
+        "rebuilding": rebuilding,
+        "unpublished": unpublished,
+    }
+    rows = [{"slice": number, **made} for number in numbers]
+    await upsert(tx, tables.slices, rows, keys=["slice"], update=[])
 
 
-async def lock_slice(tx: Tx, number: int) -> Slice:
-    """The slice's row, held until the transaction ends: what a slice publishes is in one order."""
-    s = tables.slices.c
+async def lock_slice(tx: Tx, number: int, *, rebuilding: bool = False) -> Slice:
+    """The slice's row, held until the transaction ends: what a slice publishes is in one order.
+
+    Raises RebuildUnfinished where its tables are being made anew, and `rebuilding` does not say
+    that it is by this caller.
+    """
     row = (
         await tx.execute(
-            select(s.generation, s.revision).where(s.slice == number).with_for_update()
+            select(tables.slices).where(tables.slices.c.slice == number).with_for_update()
         )
     ).one()
-    return Slice(row.generation, row.revision)
+    if row.rebuilding and not rebuilding:
+        raise RebuildUnfinished(f"slice {number} is being rebuilt; stop until that has ended")
+    return _slice(row)
 
 
 async def set_revision(tx: Tx, number: int, revision: int) -> None:
@@ -59,7 +71,18 @@ async def set_revision(tx: Tx, number: int, revision: int) -> None:
 
 async def slices(tx: Tx) -> dict[int, Slice]:
     rows = await tx.execute(select(tables.slices))
-    return {row.slice: Slice(row.generation, row.revision) for row in rows}
+    return {row.slice: _slice(row) for row in rows}
+
+
+def _slice(row: Row[Any]) -> Slice:
+    return Slice(row.generation, row.revision, row.unpublished)
+
+
+async def set_published(tx: Tx, number: int, version: Slice) -> None:
+    """The slice goes on with this generation and revision, and publishes what changes."""
+    await tx.execute(
+        update(tables.slices).where(tables.slices.c.slice == number).values(version._asdict())
+    )
 
 
 async def is_rebuilding(tx: Tx) -> bool:
@@ -75,15 +98,17 @@ async def all_rows(tx: Tx, table: Table) -> Sequence[Row[Any]]:
 
 
 async def begin_rebuild(tx: Tx, numbers: Iterable[int], generation: int) -> None:
-    """Drop every projected row, and what was about to be sent of the old generation."""
-    dropped = (*tables.PROJECTED, tables.outbox, tables.slices)
+    """Drop every projected row, and what was about to be sent of the old generation; decisions and
+    controls that somebody has asked for are sent all the same."""
+    await tx.execute(delete(tables.outbox).where(tables.outbox.c.topic == USAGE.name))
+    dropped = (*tables.PROJECTED, tables.slices)
     if tx.dialect.name == "sqlite":
         for table in dropped:
             await tx.execute(delete(table))
     else:
         # However much they hold; a delete of months would not end within a statement's time.
         await tx.exec_driver_sql(f"TRUNCATE {', '.join(table.name for table in dropped)}")
-    await make_slices(tx, numbers, generation=generation, rebuilding=True)
+    await make_slices(tx, numbers, generation=generation, rebuilding=True, unpublished=True)
 
 
 async def end_rebuild(tx: Tx) -> None:
