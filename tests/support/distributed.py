@@ -164,13 +164,14 @@ class Distributed:
             self.folder / f"{name}.log",
             self._environ(service, name) | environ,
         )
+        job.log.unlink(missing_ok=True)
         await job.start()
 
         async def ended() -> int | None:
             return job.exit_status
 
         status = await eventually(ended, f"{name} has ended", seconds=READY_SECONDS)
-        return status, job.tail()
+        return status, job.log.read_text(errors="replace")
 
     async def _job(self, name: str, command: list[str], service: str = "") -> None:
         status, said = await self.command(name, *command, service=service)

@@ -14,7 +14,7 @@ from handoff_common import settings as common_settings
 from handoff_common.errors import HandoffError
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.telemetry import configure_logs
-from handoff_standalone import admin, parked
+from handoff_standalone import admin, journal, parked, reconciliation
 from handoff_standalone.settings import StandaloneSettings, every_model
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app = typer.Typer(
 log_app = typer.Typer(no_args_is_help=True, help="The embedded log's file.")
 app.add_typer(admin.app, name="admin")
 app.add_typer(parked.app, name="parked")
+app.add_typer(journal.app, name="journal")
+app.command("reconcile")(reconciliation.run)
 app.add_typer(log_app, name="log")
 
 DataDir = Annotated[Path, typer.Option("--data", envvar="HANDOFF_DATA_DIR", help="the data folder")]
