@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := libs/common libs/relay services/edge services/config services/metering services/billing services/standalone
 SOURCES := $(wildcard libs/*/src) $(wildcard services/*/src)
 
-.PHONY: help demo run test check fmt bench lock schemas clean
+.PHONY: help demo run test check fmt bench lock schemas up down up-check clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +44,7 @@ test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" 
 check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(SOURCES) tests $(wildcard benchmarks/*.py)
+	@$(BIN)/mypy $(SOURCES) tests $(wildcard benchmarks/*.py) $(wildcard deploy/docker/*.py)
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m handoff_common.schemas --check libs/common/schemas
 
@@ -62,6 +62,21 @@ bench: $(DEV_STAMP) ## one benchmark as a table: make bench n=edge
 lock: $(DEV_STAMP) ## pin and hash requirements.in and requirements-dev.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock requirements.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock requirements-dev.in
+
+up: ## the whole system in containers, on Kafka and Postgres: build, start, wait until all is healthy
+	@docker compose build --quiet
+	@docker compose up --detach --wait --wait-timeout 300 $(args) || { docker compose ps --all; exit 1; }
+	@echo "  clients         ws://$$(docker compose port edge 8080)"
+	@echo "  API             http://$$(docker compose port gateway 8000)/docs"
+	@echo "  edge's health   http://$$(docker compose port edge 8081)/readyz"
+	@echo "  demo's origin   origin:9000, as a backend's address and port"
+	@echo "  operator token  docker compose exec config cat /var/lib/handoff/operator-token"
+
+down: ## stop what make up started, drain first (args="-v" removes the volumes too)
+	@docker compose down $(args)
+
+up-check: $(RUN_STAMP) ## after make up on empty volumes: clients through it, and each part killed under them
+	@$(BIN)/python tests/e2e/compose/check.py $(args)
 
 clean: ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -125,6 +125,67 @@ async def test_kill_after_every_event_was_acknowledged(tmp_path: Path, origin: i
     assert await system.stop() == 0
 
 
+async def test_minutes_after_a_kill_are_those_of_the_clients_own_clocks(
+    tmp_path: Path, origin: int
+) -> None:
+    """Each client has a name of its own, so that what the system bills for it stands beside what it
+    saw: no minute more than it lived, none less than to the last proof of life."""
+    system = Embedded(tmp_path / "data")
+    await system.start()
+    tenant = await make_tenant(system, origin_port=origin, domain="*.chat.example.com")
+    long, short = (
+        [Load(system.edge_port, f"{kind}{n}.chat.example.com") for n in range(20)]
+        for kind in ("long", "short")
+    )
+
+    async def rows(state: str) -> dict[str, dict[str, Any]]:
+        async with system.api(tenant.tokens["user"]) as api:
+            query = {"state": state, "limit": "100"}
+            found = (await api.call("GET", "/v1/connections", query=query))["data"]
+        return {row["domain"]: row for row in found}
+
+    await asyncio.gather(*(load.open(1) for load in long))
+
+    async def in_their_second_minute() -> bool | None:
+        found = await rows("open")
+        return (len(found) == 20 and all(row["minutes"] == 2 for row in found.values())) or None
+
+    await eventually(in_their_second_minute, "live minutes pass one", seconds=90)
+    await asyncio.gather(*(load.open(1, talk=0.2) for load in short))
+
+    async def all_metered() -> bool | None:
+        return len(await rows("open")) == 40 or None
+
+    await eventually(all_metered, "every connection is metered")
+    killed_ns = time.time_ns()
+    await system.kill()
+    await asyncio.gather(*(load.all_ended() for load in (*long, *short)))
+    await system.start()
+
+    async def all_closed() -> dict[str, dict[str, Any]] | None:
+        found = await rows("closed")
+        return found if len(found) == 40 else None
+
+    billed = await eventually(all_closed, "every connection is closed")
+    closes = {
+        e.data.connection_id: e.data.elapsed_ms
+        for e in await log_events(system.data)
+        if isinstance(e, ConnectionClosed)
+    }
+    for load in (*long, *short):
+        [seen] = load.seen
+        row = billed[load.domain]
+        lived_ms = -(-(seen.ended_ns - seen.opening_ns) // 1_000_000)
+        vouched_ms = (killed_ns - seen.opened_ns) // 1_000_000 - WATERMARK_MS - SLACK_MS
+        elapsed_ms = closes[row["connection_id"]]
+        assert vouched_ms <= elapsed_ms <= lived_ms, load.domain
+        assert owed(max(0, vouched_ms)) <= row["minutes"] <= owed(lived_ms), load.domain
+    assert {billed[load.domain]["minutes"] for load in long} == {2}
+    assert {billed[load.domain]["minutes"] for load in short} == {1}
+    assert (await usage(system, tenant))["minutes"] == 60
+    assert await system.stop() == 0
+
+
 async def test_a_second_process_on_the_folder_is_refused(tmp_path: Path) -> None:
     system = Embedded(tmp_path / "data")
     await system.start()

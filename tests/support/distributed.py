@@ -74,8 +74,7 @@ class Distributed:
         await asyncio.gather(*(self.ready(name) for name in names))
 
     async def begin(self, name: str, **environ: str) -> None:
-        """Start one process; it is not ready yet. environ: kept for later starts too, until the
-        process is taken out of `processes`."""
+        """Start one process; it is not ready yet. environ: added for this start and later ones."""
         process = self.processes.get(name)
         if process is None:
             service = name.partition("-")[0]
@@ -84,9 +83,10 @@ class Distributed:
                 name,
                 [sys.executable, "-m", f"handoff_{service}", "serve"],
                 self.folder / f"{name}.log",
-                self._environ(service, name) | environ,
+                self._environ(service, name),
             )
             self.processes[name] = process
+        process.environ = dict(process.environ) | environ
         await process.start()
 
     async def ready(self, name: str, *, seconds: float = READY_SECONDS) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the tests' real parts need on this machine: a Postgres server, Java, Kafka's jars.
+# What the tests' real parts need on this machine: a Postgres server, Java, Kafka's jars, nginx.
 #
 # Quick when all is there. As root with apt it installs what is missing; elsewhere it says what to install
 # and fails. Two of it at once wait for each other. Usage: install.sh [PYTHON]
@@ -33,6 +33,17 @@ missing_kafka() {
     [[ -f $kafka/complete ]] && has_java && return
     has_java || echo default-jre-headless
     [[ -f $kafka/complete ]] || command -v mvn > /dev/null || echo maven
+}
+
+has_nginx() { [[ -x /usr/sbin/nginx ]] || command -v nginx > /dev/null; }
+
+get_nginx() {
+    if [[ $(id -u) == 0 ]] && command -v apt-get > /dev/null; then
+        install_packages nginx-light
+    else
+        echo "The tests run the gateway's configuration in a real nginx: install nginx." >&2
+        exit 1
+    fi
 }
 
 install_packages() {
@@ -105,6 +116,7 @@ enough() { [[ -z "$(missing_postgres)$(missing_kafka)" ]] && { [[ -f $kafka/comp
 given() { [[ -n ${HANDOFF_TEST_KAFKA:-} && -n ${HANDOFF_TEST_POSTGRES:-} ]]; }
 
 main() {
+    has_nginx || get_nginx
     given && exit 0
     enough && exit 0
     mkdir -p "$cache"

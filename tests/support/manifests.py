@@ -47,11 +47,11 @@ def documented_secrets() -> dict[str, frozenset[str]]:
 def gateway_problems(manifests: Manifests) -> Iterator[str]:
     """What the gateway passes on to is a Service with that port."""
     for found in manifests.of("ConfigMap"):
-        text = (found.get("data") or {}).get("nginx.conf")
+        text = (found.get("data") or {}).get("services.conf")
         if text is not None:
             for address in _UPSTREAM.findall(text):
                 if not manifests.serves(address):
-                    yield f"{label(found)}: nginx.conf: {address} is no port of a Service here"
+                    yield f"{label(found)}: services.conf: {address} is no port of a Service here"
 
 
 def problems(objects: list[Object], outside: Outside) -> list[str]:

@@ -1,6 +1,7 @@
 """The shell that every REST service shares: tokens, roles, error shapes, bodies, loops."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from handoff_common.access import (
     token_hash,
 )
 from handoff_common.clock import ManualClock
-from handoff_common.errors import not_found
+from handoff_common.errors import ApiError, LogUnreachable, not_found
 from handoff_common.events import AccessData, AccessSnapshot
 from handoff_common.http import (
     StrictModel,
@@ -70,7 +71,9 @@ def application(access: AccessView, reasons: list[str]) -> FastAPI:
         return {"name": thing.name}
 
     @app.post("/classic/echo")
-    async def echo(request: Request) -> JSONResponse:
+    async def echo(
+        request: Request, _: Annotated[Principal, Depends(authorize(Permission.READ_CONFIG))]
+    ) -> JSONResponse:
         body = await classic_body(request, ("name", "shield", "use_ssl"))
         return JSONResponse(body.values, headers=ignored_header(body))
 
@@ -152,6 +155,8 @@ async def test_revoked_and_expired_tokens_stop_working(rig: Rig) -> None:
 
 async def test_an_older_snapshot_does_not_bring_a_revoked_token_back(rig: Rig) -> None:
     await rig.token("user", revision=9, token_id="t", revoked_at=NOW)
+    # Before the older one takes its place in the log.
+    assert await rig.access.view.catch_up(timeout=10)
     old = await rig.token("user", revision=3, token_id="t")
     assert (await rig.http.get("/v1/things", headers={"fastly-key": old})).status_code == 401
 
@@ -185,6 +190,7 @@ async def test_wrong_fields_are_named_with_value_and_what_is_allowed(rig: Rig) -
 
 
 async def test_classic_bodies_keep_their_clients_conventions(rig: Rig) -> None:
+    rig.http.headers["fastly-key"] = await rig.token("user")
     form = await rig.http.post(
         "/classic/echo", data={"name": "", "shield": "None", "use_ssl": "True", "locked": "False"}
     )
@@ -198,9 +204,73 @@ async def test_classic_bodies_keep_their_clients_conventions(rig: Rig) -> None:
     assert broken.status_code == 400 and set(broken.json()) == {"msg", "detail"}
 
 
-async def test_a_huge_body_is_refused(rig: Rig) -> None:
-    answer = await rig.http.post("/classic/echo", content=b" " * 1_048_577)
-    assert answer.status_code == 413
+@pytest.mark.parametrize("path", ["/classic/echo", "/v1/things"])
+async def test_a_body_is_read_no_further_than_the_bound(rig: Rig, path: str) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield b" " * 262_144
+
+    headers = {"fastly-key": await rig.token("engineer"), "content-type": "application/json"}
+    announced = await rig.http.post(path, content=b" " * 1_048_577, headers=headers)
+    assert announced.status_code == 413
+    answer = await rig.http.post(path, content=endless(), headers=headers)
+    assert answer.status_code == 413 and "1048576" in answer.json()["detail"]
+    # httpx hands over pieces that the application asked for, and none after that.
+    assert sent == 5, "four are as long as the bound, and the fifth is beyond it"
+    exact = await rig.http.post("/classic/echo", content=b" " * 1_048_576, headers=headers)
+    assert exact.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/classic/echo", "/v1/things"])
+async def test_nothing_is_read_of_a_caller_without_a_token(rig: Rig, path: str) -> None:
+    read = []
+
+    async def body() -> AsyncIterator[bytes]:
+        read.append(True)
+        yield b"{"
+
+    headers = {"content-type": "application/json"}
+    answer = await rig.http.post(path, content=body(), headers=headers)
+    assert not read
+    assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_a_log_that_is_away_is_no_fault_of_the_body(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*, timeout: float) -> bool:
+        raise LogUnreachable("the broker does not answer")
+
+    monkeypatch.setattr(rig.access.view, "catch_up", away)
+    for path in ("/classic/echo", "/v1/things"):
+        answer = await rig.http.post(path, json={}, headers={"fastly-key": "not known yet"})
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+
+
+MALFORMED = {
+    "a number of 5000 digits": b'{"name": ' + b"9" * 5_000 + b"}",
+    "nested too deep": b'{"name": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "nested": b'{"name": ' + b"[" * 450 + b"]" * 450 + b"}",
+    "no number": b'{"name": NaN}',
+    "too large a number": b'{"name": 1e999}',
+    "not UTF-8": b'{"name": "\xff"}',
+    "half a pair": b'{"\\ud800": 1}',
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+@pytest.mark.parametrize("path", ["/classic/echo", "/v1/things"])
+async def test_no_body_breaks_a_service(rig: Rig, path: str, body: bytes) -> None:
+    headers = {"fastly-key": await rig.token("engineer"), "content-type": "application/json"}
+    answer = await rig.http.post(path, content=body, headers=headers)
+    if body == MALFORMED["half a pair"]:
+        assert answer.status_code == (200 if path == "/classic/echo" else 422)
+    elif not (body == MALFORMED["nested"] and path == "/classic/echo"):
+        assert answer.status_code in (400, 422), answer.text
 
 
 async def test_errors_take_the_shape_of_their_path(rig: Rig) -> None:
@@ -222,9 +292,12 @@ async def test_readiness_says_why_not(rig: Rig) -> None:
 
 def test_cursors_come_back_or_are_refused() -> None:
     assert decode_cursor(encode_cursor("a", 7), (str, int)) == ["a", 7]
-    for bad in ("", "!", encode_cursor(7, "a"), encode_cursor("a", True)):
-        with pytest.raises(Exception, match="cursor"):
+    deep = base64.urlsafe_b64encode(b"[" * 3_000).decode()
+    wrong = (encode_cursor(7, "a"), encode_cursor("a", True), encode_cursor("a", 2**63))
+    for bad in ("", "!", "é", deep, *wrong, encode_cursor("\ud800", 7), encode_cursor("\0", 7)):
+        with pytest.raises(ApiError, match="cursor"):
             decode_cursor(bad, (str, int))
+    assert decode_cursor(encode_cursor("a", 2**63 - 1), (str, int)) == ["a", 2**63 - 1]
 
 
 async def test_a_loop_that_dies_ends_the_service() -> None:

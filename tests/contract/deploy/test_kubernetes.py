@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from handoff_standalone.gateway import ROUTES
 from support.kustomize import ROOT, Object, build
 from support.manifest_links import references
 from support.manifest_model import Manifests, Outside
@@ -81,15 +80,6 @@ def test_the_base_allows_exactly_the_arrows_of_the_architecture() -> None:
 def test_dev_allows_origins_inside_the_cluster_besides() -> None:
     private = {("edge", "elsewhere", port) for port in (443, 5432)}
     assert allowed_in("overlays/dev") == architecture(lambda _: "postgres") | private
-
-
-# --- The gateway ---
-
-
-def test_the_gateway_routes_as_the_embedded_system_does() -> None:
-    text = (ROOT / "deploy/gateway/nginx.conf").read_text()
-    routed = r'location ~ "\^(.+)" \{ set \$service (\w+); proxy_pass http://\$service; \}$'
-    assert re.findall(routed, text, re.MULTILINE) == list(ROUTES)
 
 
 # --- Seeded faults ---
@@ -524,7 +514,7 @@ def spread_of_other_pods(f: Faulty) -> None:
     constraint["labelSelector"]["matchLabels"] = {"app.kubernetes.io/name": "metering"}
 
 
-@fault(r"ConfigMap/gateway-\w+: nginx.conf: metering:8002 is no port of a Service here")
+@fault(r"ConfigMap/gateway-\w+: services.conf: metering:8002 is no port of a Service here")
 def gateway_to_a_port_that_is_not_there(f: Faulty) -> None:
     f.object("Service", "metering")["spec"]["ports"][0]["port"] = 80
 

@@ -1,5 +1,6 @@
 """A setting or an endpoint that is not in the docs fails here."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,17 @@ from handoff_billing import wiring as billing
 from handoff_billing.settings import BillingProcess, BillingSettings
 from handoff_common.clock import SystemClock
 from handoff_common.database import Database
+from handoff_common.events import CLOSE_CODES
 from handoff_common.log_kafka.__main__ import TopicSettings
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.settings import DatabaseSettings, Settings, documented
 from handoff_config import wiring as config
 from handoff_config.settings import ConfigProcess, ConfigSettings
+from handoff_edge.errors import STATUS, UNANSWERED
 from handoff_metering import wiring as metering
 from handoff_metering.settings import MeteringProcess, MeteringSettings
 from handoff_standalone.gateway import service_of
-from handoff_standalone.settings import every_model
+from handoff_standalone.settings import COMMAND_LINE, every_model
 
 DOCS = Path(__file__).parents[3] / "docs"
 SHARED = {"/healthz", "/readyz", "/metrics"}
@@ -34,6 +37,24 @@ def test_every_setting_is_documented() -> None:
     )
     named = {name for model in models for name, _, _ in documented(model)}
     assert not sorted(name for name in named if f"`{name}`" not in text)
+
+
+def test_what_the_command_line_reads_is_documented() -> None:
+    text = (DOCS / "operations.md").read_text()
+    assert not [name for name in COMMAND_LINE if f"`{name}`" not in text]
+
+
+def test_every_refusal_of_the_edge_is_documented() -> None:
+    text = (DOCS / "edge.md").read_text()
+    rows = re.findall(r"^\| `([a-z_0-9]+)` \| (\d{3}) \|", text, re.MULTILINE)
+    assert {code: int(status) for code, status in rows} == STATUS
+    assert not [code for code in UNANSWERED if f"| `{code}` |" not in text]
+
+
+def test_every_reason_of_the_edge_is_documented_with_its_close_code() -> None:
+    text = (DOCS / "edge.md").read_text()
+    for reason, code in CLOSE_CODES.items():
+        assert re.search(rf"\| `{reason.value}` \| {code} \|", text), reason
 
 
 @pytest.fixture

@@ -1,9 +1,7 @@
 """What the embedded log promises beyond `test_event_log.py`: its file, its lock, its journal."""
 
-import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -103,52 +101,6 @@ async def test_reading_beside_the_owner_is_allowed(log: SqliteLog, tmp_path: Pat
     with pytest.raises(LogWriteFailed):
         await reader.append(TOPIC, messages(1))
     await reader.close()
-
-
-async def test_a_flipped_bit_is_reported_with_its_place(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
-    log = await SqliteLog.open(path)
-    await log.append(TOPIC, [Message("k", f"value-{n}".encode(), 2) for n in range(10)])
-    await log.close()
-    with contextlib.closing(sqlite3.connect(path)) as raw:
-        raw.execute('UPDATE records SET value = CAST("value-X" AS BLOB) WHERE "offset" = 6')
-        raw.commit()
-    log = await SqliteLog.open(path)
-    subscription = log.subscribe([TOPIC], group=None, positions=from_start)
-    [before] = await subscription.fetch(max_records=100, timeout=0)
-    assert [r.offset for r in before.records] == list(range(6)), "what is readable comes first"
-    with pytest.raises(LogCorrupt, match=r"connections\.v1\[2\] offset 6: the checksum"):
-        await subscription.fetch(max_records=100, timeout=0)
-    copied, lost = await log.salvage(tmp_path / "saved.db")
-    await log.close()
-    assert copied == 9 and len(lost) == 1 and "offset 6" in lost[0]
-    saved = await SqliteLog.open(tmp_path / "saved.db")
-    assert [r.offset for r in await read_all(saved)] == [0, 1, 2, 3, 4, 5, 7, 8, 9]
-    await saved.close()
-
-
-async def test_a_broken_page_loses_nothing_readable(tmp_path: Path) -> None:
-    path = tmp_path / "log.db"
-    log = await SqliteLog.open(path)
-    await log.append(TOPIC, [Message("k", b"x" * 400, 2) for _ in range(500)])
-    await log.close()
-    page = 4096
-    with path.open("r+b") as file:
-        file.seek(40 * page)
-        file.write(b"\xff" * page)
-    log = await SqliteLog.open(path)
-    readable: list[Record] = []
-    subscription = log.subscribe([TOPIC], group=None, positions=from_start)
-    with pytest.raises(LogCorrupt) as caught:
-        while True:
-            for batch in await subscription.fetch(max_records=1000, timeout=0):
-                readable.extend(batch.records)
-            if await subscription.caught_up():
-                break
-    assert f"[2] offset {len(readable)}" in caught.value.place
-    copied, lost = await log.salvage(tmp_path / "saved.db")
-    assert copied + len(lost) == 500 and copied > 480
-    await log.close()
 
 
 async def test_what_is_not_a_log_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from handoff_billing.settings import BillingSettings
 from handoff_common.errors import SettingError
+from handoff_common.minutes import month_bounds
 from handoff_common.topics import DELIVERY
 from support.billing_system import MINE, System, token
 from support.databases import drop_databases
@@ -129,6 +130,27 @@ async def test_the_terms_of_everyone_change_too(system: System) -> None:
     assert (december["terms"]["price_book_id"], december["terms"]["default"]) == ("double", True)
 
 
+async def test_terms_made_from_an_old_reading_are_refused(system: System) -> None:
+    await add_double(system)
+    path = "/v1/customers/mine/pricing"
+
+    async def put(tag: str, **terms: Any) -> Any:
+        body = {"price_book_id": "double", "effective_from": "2024-12", **terms}
+        headers = {"fastly-key": "operator", "if-match": tag}
+        return await system.http.put(path, json=body, headers=headers)
+
+    read = (await system.call("GET", path)).headers["etag"]
+    assert (await system.call("GET", path, month="2024-12")).headers["etag"] == read
+    first = await put(read)
+    assert first.status_code == 200 and first.headers["etag"] != read
+    late = await put(read, discount_percent="10")
+    assert late.status_code == 412
+    assert late.json()["type"] == "urn:handoff:error:precondition_failed"
+    assert len((await system.get(path))["history"]) == 1, "nothing was changed"
+    again = await put(first.headers["etag"], discount_percent="10")
+    assert again.status_code == 200 and len(again.json()["history"]) == 2
+
+
 async def test_agreed_terms_show_on_the_invoice(system: System) -> None:
     await add_double(system)
     await set_terms(
@@ -168,7 +190,57 @@ async def test_an_own_price_book_at_the_first_start(tmp_path: Path) -> None:
         await system.stop()
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"name": "x"}'])
+async def test_a_first_price_book_must_price_the_current_month(tmp_path: Path) -> None:
+    (tmp_path / "book.json").write_text(json.dumps(DOUBLE | {"effective_from": "2024-12"}))
+    system = System(tmp_path, settings=BillingSettings(price_book_file=tmp_path / "book.json"))
+    try:
+        with pytest.raises(SettingError, match=r"effective_from.*allowed: 2024-11 or earlier"):
+            await system.start()
+    finally:
+        await system.stop()
+
+
+async def test_a_month_without_prices_is_shown_and_held(tmp_path: Path) -> None:
+    """Connections of such a month may have been metered; no other month suffers from it."""
+    (tmp_path / "book.json").write_text(json.dumps(DOUBLE))
+    system = System(tmp_path, settings=BillingSettings(price_book_file=tmp_path / "book.json"))
+    await system.start()
+    await system.people()
+    try:
+        await system.use(7, month_ms=month_bounds(2019, 10)[0], resp_body_bytes=100)
+        await system.progress()
+        await system.settled()
+        for who in ("operator", token("billing")):
+            listed = await system.get("/v1/invoices", as_=who)
+            assert {one["period_start"][:7]: one["total"] for one in listed["data"]}["2019-10"] == (
+                "0"
+            )
+        draft = await system.draft(month="2019-10")
+        assert (draft["minutes"], draft["websocket_bytes"], draft["lines"]) == (7, 100, [])
+        assert (draft["price_book_id"], draft["currency"]) == (None, DOUBLE["currency"]["code"])
+        holds = {hold["code"]: hold["forceable"] for hold in draft["holds"]}
+        assert holds["no_price_book"] is False
+        refused = await system.finalize(month="2019-10", force=True, reason="must be")
+        assert refused.status_code == 409
+        assert "no_price_book" in {one["property"] for one in refused.json()["errors"]}
+        csv = await system.call("GET", f"/v1/invoices/{draft['invoice_id']}.csv")
+        assert csv.status_code == 200 and len(csv.text.splitlines()) == 1
+    finally:
+        await system.stop()
+
+
+async def test_delivery_of_a_month_without_prices_is_refused(system: System) -> None:
+    row = {"customer_id": MINE, "region": "usa", "source": "cdn", "bytes": 1}
+    body = {"data": [row | {"hour": f"{year}-10-05T00:00:00Z"} for year in (2024, 2019)]}
+    answer = await system.call("POST", "/v1/delivery-usage", body=body)
+    assert answer.status_code == 422
+    assert [e["property"] for e in answer.json()["errors"]] == ["data.1.hour"]
+    assert "has no price book in force" in answer.text
+    months = {one["period_start"][:7] for one in (await system.get("/v1/invoices"))["data"]}
+    assert "2019-10" not in months, "all rows are taken or none"
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"name": "x"}', "[" * 100_000, "9" * 5_000])
 async def test_a_wrong_first_price_book_stops_the_start(
     tmp_path: Path, content: str | None
 ) -> None:
@@ -188,6 +260,14 @@ async def test_a_wrong_first_price_book_stops_the_start(
 
 async def estimate(system: System, *, as_: str = "operator", **body: Any) -> Any:
     return await system.call("POST", "/v1/estimates", as_=as_, body=body)
+
+
+async def test_supposed_usage_is_of_a_region_that_there_is(system: System) -> None:
+    answer = await estimate(system, usage=[{"region": "usa"}, {"region": "zz", "minutes": 1}])
+    assert answer.status_code == 422
+    [error] = answer.json()["errors"]
+    assert error["property"] == "usage.1.region"
+    assert "'zz' is not one of" in error["reason"] and "usa" in error["reason"]
 
 
 async def test_supposed_usage_is_priced(system: System) -> None:

@@ -218,8 +218,8 @@ async def test_tenants_do_not_see_each_other(system: ConfigSystem, acme: Tenant)
         assert (await other.call(method, path, **given)).status_code == 404, (method, path)
     assert await other.ok("GET", "/service") == []
     assert (await other.get("/service/search", params={"name": "chat"})).status_code == 404
-    shown = (await other.get("/v1/history", params={"customer_id": acme.customer_id})).text
-    assert acme.customer_id not in shown
+    hidden = await other.get("/v1/history", params={"customer_id": acme.customer_id})
+    assert hidden.status_code == 404
     assert (await acme.user.get("/current_user")).status_code == 200
 
 
@@ -240,6 +240,39 @@ async def test_what_roles_may_write(system: ConfigSystem, acme: Tenant) -> None:
             assert answer.status_code == 403, (method, path)
         for path in ("/service", f"{draft}/backend", f"/v1/services/{service_id}/history"):
             assert (await person.get(path)).status_code == 200, path
+
+
+async def test_null_is_refused_where_it_means_nothing(system: ConfigSystem, acme: Tenant) -> None:
+    customer = f"/v1/customers/{acme.customer_id}"
+    [contract] = (await system.operator.ok("GET", f"{customer}/contracts"))["data"]
+    contracts = f"{customer}/contracts/{contract['id']}"
+    for path, fields in {
+        customer: ("name", "account_type", "billing_email", "suspended"),
+        f"/v1/users/{acme.user.user_id}": ("login", "name", "role"),
+        contracts: ("starts_at",),
+    }.items():
+        for field in fields:
+            answer = await system.operator.call("PATCH", path, json={field: None})
+            assert answer.status_code == 422, (path, field)
+            [error] = answer.json()["errors"]
+            assert error["property"] == field and "null is not allowed" in error["reason"]
+        same = await system.operator.ok("GET", path)
+        assert await system.operator.ok("PATCH", path, json={}) == same
+    opened = await system.operator.ok("PATCH", contracts, json={"ends_at": None})
+    assert opened["ends_at"] is None
+
+
+async def test_another_customer_is_not_to_be_seen_by_its_id(
+    system: ConfigSystem, acme: Tenant
+) -> None:
+    other = await system.tenant("Other")
+    for path in ("/v1/history", "/enabled-products/v1/websockets/services"):
+        for customer_id, status in ((other.customer_id, 404), (acme.customer_id, 200)):
+            for person in (acme.superuser, acme.user):
+                answer = await person.get(path, params={"customer_id": customer_id})
+                assert answer.status_code == status, (path, answer.text)
+        answer = await system.operator.get(path, params={"customer_id": other.customer_id})
+        assert answer.status_code == 200
 
 
 async def test_history_says_who_what_when_and_from_where(

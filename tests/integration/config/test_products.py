@@ -120,6 +120,36 @@ async def test_each_alone_stops_enabling(acme: Tenant, field: str, value: str) -
     assert value in refused.json()["detail"]
 
 
+async def test_a_director_alone_stops_enabling(acme: Tenant) -> None:
+    service_id = await acme.engineer.complete()
+    draft = f"/service/{service_id}/version/1"
+    await acme.engineer.ok("POST", f"{draft}/director", data={"name": "pool"})
+    await acme.engineer.ok("PUT", f"{draft}/activate")
+    await only_refused_for(acme, service_id, "director.pool.name")
+    await acme.engineer.ok("PUT", f"{draft}/clone")
+    await acme.engineer.ok("DELETE", f"/service/{service_id}/version/2/director/pool")
+    await acme.engineer.ok("PUT", f"/service/{service_id}/version/2/activate")
+    await acme.engineer.ok("PUT", f"{SHAPE}/{service_id}")
+
+
+async def test_the_waf_alone_stops_enabling(acme: Tenant) -> None:
+    service_id = await acme.engineer.active()
+    ngwaf = f"/enabled-products/v1/ngwaf/services/{service_id}"
+    await acme.engineer.ok("PUT", ngwaf, json={})
+    await only_refused_for(acme, service_id, "product.ngwaf.enabled")
+    await acme.engineer.ok("DELETE", ngwaf)
+    await acme.engineer.ok("PUT", f"{SHAPE}/{service_id}")
+
+
+async def only_refused_for(acme: Tenant, service_id: str, place: str) -> None:
+    refused = await acme.engineer.put(f"{SHAPE}/{service_id}")
+    assert refused.status_code == 400
+    assert [e["property"] for e in refused.json()["errors"]] == [place]
+    check = await acme.user.ok("GET", f"/v1/services/{service_id}/websockets/check")
+    assert [v["object"] for v in check["violations"]] == [place.partition(".")[0]]
+    assert check["enabled"] is False
+
+
 async def test_an_enabled_service_cannot_activate_what_does_not_go_together(acme: Tenant) -> None:
     engineer = acme.engineer
     service_id = await engineer.active()

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from handoff_common.clock import ManualClock
 from handoff_common.events import ConnectionAccepted, ConnectionClosed, Limits, Reason
 from handoff_common.log_sqlite import SqliteLog
@@ -116,6 +118,43 @@ async def test_a_contracts_end_stops_new_ones_at_once_and_open_ones_after_the_gr
         assert (await client.told())[0] == 1008
         (event,) = await closes(w, 1)
         assert (event.data.reason, event.data.close_code) == (Reason.CONTRACT_ENDED, 1008)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [({"suspended": True}, "suspended"), ({"account_type": "trial"}, "trial_account")],
+    ids=["suspended", "trial"],
+)
+async def test_a_barred_account_loses_its_open_ones_after_the_grace(
+    tmp_path: Path, change: dict[str, Any], refusal: str
+) -> None:
+    clock = ManualClock(NOON)
+    async with world(tmp_path, clock=clock, contract_grace=600) as w:
+        client = await w.open()
+        await w.tell(customer(101, **change))
+        status, headers, _ = await w.ask(request_bytes())
+        assert (status, headers["x-handoff-error"]) == (403, refusal)
+        w.edge.enforcement.look()
+        clock.advance(seconds=599, ms=999)
+        w.edge.enforcement.look()
+        await client.send(FRAME)
+        assert await client.exactly(len(FRAME)) == FRAME
+        clock.advance(ms=1)
+        w.edge.enforcement.look()
+        assert (await client.told())[0] == 1008
+        (event,) = await closes(w, 1)
+        assert (event.data.reason, event.data.close_code) == (Reason.CONTRACT_ENDED, 1008)
+
+
+async def test_a_deactivated_version_ends_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        client = await w.open()
+        await w.tell(service(101, active_version=None, domains=(), backends=()))
+        status, headers, _ = await w.ask(request_bytes())
+        assert (status, headers["x-handoff-error"]) == (421, "unknown_domain")
+        w.edge.enforcement.look()
+        await client.send(FRAME)
+        assert await client.exactly(len(FRAME)) == FRAME
 
 
 async def test_one_connection_is_ended_by_its_name(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from support.metering_edge import Edge, carried
 from support.metering_system import MONTH_END, System, system, until
 
 HOUR = MONTH_END - HOUR_MS
+PARKED = 3
+"""Records of `a_varied_log` that cannot be folded."""
 
 
 async def a_varied_log(s: System) -> None:
@@ -114,6 +116,8 @@ async def test_rebuilt_tables_are_identical(tmp_path: Path, batch: int) -> None:
         done = await rebuild(s.settings, log=s.log, database=s.database, clock=s.clock)
         assert await snapshot_tables(s.database) == live
         assert done.generation == 1
+        read = sum([end for _, end in (await s.log.ends(CONNECTIONS.name)).values()])
+        assert done.events == read - PARKED, "what was parked was not folded"
         assert done.dropped == 0
         async with s.metering():
             assert await s.published() == rows, "readers see no less meanwhile"

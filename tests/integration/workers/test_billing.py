@@ -8,8 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from handoff_billing.wiring import build
-from handoff_common.database import Database
+from handoff_billing import tables
+from handoff_billing.pricing import Pricing
+from handoff_billing.wiring import PACKAGE, build
+from handoff_common.database import Database, migrate
+from handoff_common.log_sqlite import SqliteLog
+from handoff_common.outbox import Outbox
 from handoff_common.service import running
 from support.billing_system import MINE, THEIRS, System
 from support.databases import database_url, drop_databases, use_postgres
@@ -65,3 +69,23 @@ async def test_a_month_is_final_once_whoever_is_asked(
     hashes = {answer.json()["final"]["content_hash"] for answer in answers}
     assert len(hashes) == 2
     assert {(await first.draft(who))["minutes"] for who in (MINE, THEIRS)} == {1200, 600}
+
+
+async def test_workers_that_start_together_for_the_first_time(
+    tmp_path: Path, postgres_shared: Address
+) -> None:
+    use_postgres(tmp_path, postgres_shared)
+    system = System(tmp_path)
+    database = Database(await database_url(tmp_path, "billing"))
+    await migrate(database, PACKAGE)
+    log = await SqliteLog.open(tmp_path / "log.db")
+    outbox = Outbox(database, tables.outbox, log)
+    workers = [
+        Pricing(database=database, outbox=outbox, clock=system.clock, settings=system.settings)
+        for _ in range(8)
+    ]
+    await asyncio.gather(*(worker.seed() for worker in workers))
+    assert len(await workers[0].books()) == 1
+    await log.close()
+    await database.close()
+    await drop_databases(tmp_path)

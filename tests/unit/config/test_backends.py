@@ -201,6 +201,7 @@ def test_whoever_changes_one_of_the_four_and_sends_all_gets_the_change(field: st
         ({**NAMES, "override_host": "a b"}, "override_host", "host name"),
         ({**NAMES, "override_host": "a\r\nX: y"}, "override_host", "host name"),
         ({**NAMES, "override_host": "a.example.com:99999"}, "override_host", "port"),
+        ({**NAMES, "override_host": "a:" + "9" * 5_000}, "override_host", "port"),
         ({**NAMES, "address": "origin.example.com:8080"}, "address", "port has its own field"),
         ({"name": "b", "address": "http://x"}, "address", "host name"),
         ({"name": "b", "ipv4": "300.1.1.1"}, "ipv4", "IPv4"),

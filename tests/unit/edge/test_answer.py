@@ -114,6 +114,9 @@ def test_any_chunking_gives_the_same_answer(cuts: list[int]) -> None:
         (agreed("bad header"), "origin_invalid_answer"),
         (agreed("X: a\r\n b"), "origin_invalid_answer"),
         (agreed("X: a\nY: b"), "origin_invalid_answer"),
+        (agreed().replace(b"\r\n", b"\n"), "origin_invalid_answer"),
+        (b"HTTP/1.1 200 OK\n", "origin_invalid_answer"),
+        (b"\n", "origin_invalid_answer"),
         (agreed("X: " + "a" * ANSWER_HEAD_MAX), "origin_answer_too_large"),
         (b"x" * (ANSWER_HEAD_MAX + 1), "origin_answer_too_large"),
         (
@@ -125,6 +128,10 @@ def test_any_chunking_gives_the_same_answer(cuts: list[int]) -> None:
             "origin_bad_framing",
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n", "origin_bad_framing"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5_000 + b"\r\n\r\n",
+            "origin_bad_framing",
+        ),
     ],
 )
 def test_bad_answers(data: bytes, code: str) -> None:

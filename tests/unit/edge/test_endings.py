@@ -3,6 +3,8 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from handoff_common.events import Reason
 from handoff_common.instants import to_ms
 from handoff_edge.endings import DRAINED, Ending, verdict
@@ -59,6 +61,25 @@ def test_a_contract_that_vanished_counts_from_when_that_was_noticed() -> None:
     deleted = customer(1, deleted_at=NOW)
     assert reason(service(), deleted, at=NOW + HOUR) is Reason.CONTRACT_ENDED
     assert ask(service(), deleted, at=NOW + HOUR, noticed=NOW + HOUR) is None
+
+
+@pytest.mark.parametrize("change", [{"suspended": True}, {"account_type": "trial"}], ids=str)
+def test_an_account_that_may_not_use_it_any_more_counts_from_when_that_was_noticed(
+    change: dict[str, Any],
+) -> None:
+    barred = customer(1, **change)
+    assert ask(service(), barred, at=NOW + HOUR / 2) is None
+    ending = ask(service(), barred, at=NOW + HOUR)
+    assert ending is not None
+    assert (ending.reason, ending.close_code) == (Reason.CONTRACT_ENDED, 1008)
+    assert ask(service(), barred, customer(2), at=NOW + HOUR) is None, "taken back in time"
+    ended = customer(1, contracts=(contract(NOW - HOUR, NOW),), **change)
+    assert reason(service(), ended, at=NOW + HOUR, noticed=NOW + HOUR) is Reason.CONTRACT_ENDED
+
+
+def test_a_version_that_is_deactivated_ends_nothing() -> None:
+    idle = service(1, active_version=None, domains=(), backends=())
+    assert ask(idle, customer(), at=NOW + HOUR) is None
 
 
 def test_a_hard_cap_ends_open_connections_only_if_asked() -> None:

@@ -142,6 +142,8 @@ def test_a_broken_head_is_refused_alike_however_it_was_cut(
         (head(drop=("Host",), add="Host: a, b\r\n"), "bad_host", 400),
         (head(drop=("Host",), add="Host: a:b\r\n"), "bad_host", 400),
         (head(drop=("Host",), add="Host: a:70000\r\n"), "bad_host", 400),
+        (head(drop=("Host",), add=f"Host: a:{'0' * 5_000}\r\n"), "bad_host", 400),
+        (head(drop=("Host",), add=f"Host: [::1]:{'9' * 5_000}\r\n"), "bad_host", 400),
         (head(drop=("Host",), add="Host: [::1\r\n"), "bad_host", 400),
         (head(drop=("Host",), add="Host: [::1]x\r\n"), "bad_host", 400),
         (head(drop=("Host",), add="Host: [x]\r\n"), "bad_host", 400),

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from fastapi import Request
 
 from handoff_common.clock import Clock
-from handoff_common.errors import ApiError, forbidden
+from handoff_common.errors import ApiError, forbidden, not_found
 from handoff_common.events import AccessData, AccessSnapshot
 from handoff_common.instants import to_ms
 from handoff_common.log import EventLog
@@ -87,6 +87,14 @@ class Principal(NamedTuple):
         return self.customer_id is None or self.customer_id == customer_id
 
 
+def owner_of(principal: Principal, customer_id: str | None) -> str | None:
+    """Whose data a call is about that may name a customer; None: an operator who named nobody. 404
+    for another's."""
+    if customer_id is None or principal.may_see(customer_id):
+        return principal.customer_id or customer_id
+    raise not_found("customer", customer_id)
+
+
 def new_token() -> str:
     return secrets.token_urlsafe(24)
 
@@ -144,6 +152,21 @@ def bearer(request: Request) -> str | None:
     return value.strip() or None if scheme.lower() == "bearer" else None
 
 
+async def caller(access: AccessView, request: Request) -> Principal:
+    """Whose token the request bears; 401 without one in force."""
+    token = bearer(request)
+    principal = await access.find(token) if token else None
+    if principal is None:
+        raise ApiError(
+            401,
+            "no_valid_token",
+            "Provided credentials are missing or invalid",
+            "send a token that is in force as Fastly-Key, or as Authorization: Bearer",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return principal
+
+
 def authorize(permission: Permission) -> Callable[[Request], Awaitable[Principal]]:
     """A FastAPI dependency: the request's principal, who holds the permission.
 
@@ -152,17 +175,7 @@ def authorize(permission: Permission) -> Callable[[Request], Awaitable[Principal
     """
 
     async def dependency(request: Request) -> Principal:
-        access: AccessView = request.app.state.access
-        token = bearer(request)
-        principal = await access.find(token) if token else None
-        if principal is None:
-            raise ApiError(
-                401,
-                "no_valid_token",
-                "Provided credentials are missing or invalid",
-                "send a token that is in force as Fastly-Key, or as Authorization: Bearer",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+        principal = await caller(request.app.state.access, request)
         if permission not in ALLOWED[principal.role]:
             allowed = ", ".join(role for role in Role if permission in ALLOWED[role])
             raise forbidden(f"role {principal.role.value!r} may not do this; allowed: {allowed}")

@@ -460,7 +460,9 @@ class DeliveryUsage(Envelope, frozen=True, kw_only=True, tag="handoff.delivery.u
 class InvoiceData(Struct, frozen=True, kw_only=True):
     """A final invoice, for ever. `content` is the canonical document (RFC 8785) as text, byte for
     byte what `content_hash` is the SHA-256 of. positions: slice → next offset of the connections
-    partition at the cut; through: slice → the watermark that the cut vouches for."""
+    partition at the cut; through: slice → the watermark that the cut vouches for.
+    delivery_revision: the greatest among the customer's delivery rows when the month was rated; 0
+    where there were none, None from a release that did not write it."""
 
     invoice_id: str
     number: str
@@ -472,6 +474,7 @@ class InvoiceData(Struct, frozen=True, kw_only=True):
     previous_chain_hash: str
     positions: dict[str, UInt63]
     through: dict[str, datetime]
+    delivery_revision: UInt63 | None = None
     forced_reason: str | None = None
 
 

@@ -7,6 +7,7 @@ Two error shapes: classic paths answer `{"msg","detail"}`, all others `applicati
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from handoff_common.docs_page import add_docs_page
 from handoff_common.errors import (
     ApiError,
     DatabaseAway,
@@ -28,12 +30,15 @@ from handoff_common.errors import (
     invalid,
     log_away,
 )
+from handoff_common.guard import BodyGuard, BodyRefused
 from handoff_common.ids import uuid7
-from handoff_common.openapi import is_under, with_refusals
+from handoff_common.openapi import is_under, with_refusals, with_tokens
 from handoff_common.telemetry import get_logger
 
-MAX_BODY_BYTES = 1_048_576
 MAX_LIMIT = 1_000
+_FRAMEWORK_CODES = {400: "malformed_json", 404: "no_such_path", 405: "method_not_allowed"}
+"""Status → code of what the framework itself refuses; 400 is a body that is not JSON."""
+
 T = TypeVar("T")
 
 
@@ -67,8 +72,13 @@ def create_app(
 
     classic_paths: path prefixes that answer in the classic shape.
     not_ready: the reasons why the service is not ready; none when it is.
+    The caller sets `app.state.access`, the AccessView that knows the tokens.
     """
-    app = FastAPI(title=title, version=version)
+    # Paths are the same behind the embedded gateway, which puts only the service's own pages below
+    # its name: a server of that name in the document would lead every call astray.
+    app = FastAPI(
+        title=title, version=version, docs_url=None, redoc_url=None, root_path_in_servers=False
+    )
     classic = tuple(classic_paths)
 
     def answer(request: Request, error: ApiError) -> Response:
@@ -84,7 +94,14 @@ def create_app(
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        code = {404: "no_such_path", 405: "method_not_allowed"}.get(error.status_code, "http")
+        if isinstance(error, BodyRefused):
+            cause = error.cause
+            if isinstance(cause, ApiError):
+                return answer(request, cause)
+            if isinstance(cause, LogUnreachable):
+                return await _log_away(request, cause)
+            return await _unexpected(request, cause)
+        code = _FRAMEWORK_CODES.get(error.status_code, "http")
         detail = f"{request.method} {request.url.path}"
         headers = dict(error.headers or {})
         return answer(
@@ -131,10 +148,12 @@ def create_app(
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = with_refusals(framework_document(), classic)
+            app.openapi_schema = with_tokens(with_refusals(framework_document(), classic))
         return app.openapi_schema
 
+    add_docs_page(app)
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    app.add_middleware(BodyGuard, access=lambda: getattr(app.state, "access", None))
     app.add_middleware(RequestId)
     return app
 
@@ -168,19 +187,29 @@ class RequestId:
 def _render(request: Request, error: ApiError, classic: tuple[str, ...]) -> Response:
     if is_under(request.url.path, classic):
         return JSONResponse(
-            {"msg": error.title, "detail": error.detail}, error.status, headers=error.headers
+            {"msg": error.title, "detail": _shown(error.detail)},
+            error.status,
+            headers=error.headers,
         )
     body = {
         "type": f"urn:handoff:error:{error.code}",
         "title": error.title,
         "status": error.status,
-        "detail": error.detail,
-        "errors": [{"property": e.property, "reason": e.reason} for e in error.errors],
+        "detail": _shown(error.detail),
+        "errors": [
+            {"property": _shown(e.property), "reason": _shown(e.reason)} for e in error.errors
+        ],
         "request_id": getattr(request.state, "request_id", ""),
     }
     return JSONResponse(
         body, error.status, headers=error.headers, media_type="application/problem+json"
     )
+
+
+def _shown(text: str) -> str:
+    """Text that may repeat what a caller sent: half a surrogate pair, which no encoding has, is
+    written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def field_errors(problems: Iterable[Any]) -> list[FieldError]:
@@ -196,7 +225,10 @@ def field_errors(problems: Iterable[Any]) -> list[FieldError]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(jsonable_encoder(value, custom_encoder={bytes: repr}), default=str)
+    try:
+        text = json.dumps(jsonable_encoder(value, custom_encoder={bytes: repr}), default=str)
+    except RecursionError:
+        return "nested too deep"
     return text if len(text) <= 80 else text[:77] + "…"
 
 
@@ -213,7 +245,7 @@ async def classic_body(request: Request, known: Iterable[str]) -> ClassicBody:
     The text `None` and JSON null mean null; unknown and read-only names are ignored and named in
     `x-handoff-ignored` (by `ignored_header`). A missing body is no fields.
     """
-    raw = await read_body(request)
+    raw = await request.body()
     names = frozenset(known)
     given: Mapping[str, Any]
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -238,34 +270,26 @@ def header_value(text: str) -> str:
     return line.encode("ascii", "backslashreplace").decode()[:2_000].strip()
 
 
-async def read_body(request: Request) -> bytes:
-    """The whole body; 413 beyond MAX_BODY_BYTES."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-        raise _too_large()
-    body = await request.body()
-    if len(body) > MAX_BODY_BYTES:
-        raise _too_large()
-    return body
-
-
-def _too_large() -> ApiError:
-    return ApiError(
-        413, "body_too_large", "Request body too large", f"allowed: {MAX_BODY_BYTES} bytes"
-    )
-
-
 def parse_json_object(raw: bytes) -> dict[str, Any]:
     """A JSON object, or 400 that says where it stops being one."""
     try:
-        value = json.loads(raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = json.loads(raw, parse_constant=_no_json, parse_float=_finite)
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer that is too long
         raise ApiError(
             400, "malformed_json", "Bad request", f"the body is not JSON: {error}"
         ) from None
     if not isinstance(value, dict):
         raise ApiError(400, "malformed_json", "Bad request", "the body must be a JSON object")
     return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_json(text)
+
+
+def _no_json(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON value")
 
 
 def parse(model: type[BaseModel], values: Mapping[str, Any]) -> Any:
@@ -285,12 +309,12 @@ def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
     try:
         raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         parts = json.loads(raw)
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         parts = None
     if (
         not isinstance(parts, list)
         or len(parts) != len(kinds)
-        or not all(type(p) is kind for p, kind in zip(parts, kinds, strict=True))
+        or not all(_is_part(p, kind) for p, kind in zip(parts, kinds, strict=True))
     ):
         raise ApiError(
             400,
@@ -300,3 +324,12 @@ def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
             [FieldError("cursor", "take it from meta.next_cursor, unchanged")],
         )
     return parts
+
+
+def _is_part(value: Any, kind: type) -> bool:
+    """Whether a list could have given it: what no database column holds, none has."""
+    if type(value) is not kind:
+        return False
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return not isinstance(value, str) or value.isprintable()

@@ -11,20 +11,18 @@ read, and not billed.
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import queue
 import sqlite3
 import threading
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from handoff_common.errors import AlreadyInUse, LogCorrupt, LogError, LogWriteFailed, PositionLost
-from handoff_common.ids import uuid7
+from handoff_common import log_file
+from handoff_common.errors import LogCorrupt, LogWriteFailed, PositionLost
 from handoff_common.log import (
     Batch,
     Message,
@@ -35,40 +33,10 @@ from handoff_common.log import (
     Totals,
 )
 from handoff_common.partitioner import partition_of
-from handoff_common.topics import PARTITIONS_EMBEDDED, TOPICS
+from handoff_common.topics import PARTITIONS_EMBEDDED
 
-SCHEMA_VERSION = 1
 _PENDING_APPENDS = 10_000
 _T = TypeVar("_T")
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE topics (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL,
-    partitions INTEGER NOT NULL, cleanup TEXT NOT NULL);
-CREATE TABLE heads (
-    topic INTEGER NOT NULL, partition INTEGER NOT NULL,
-    first_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL,
-    PRIMARY KEY (topic, partition)) WITHOUT ROWID;
-CREATE TABLE records (
-    topic INTEGER NOT NULL, partition INTEGER NOT NULL, "offset" INTEGER NOT NULL,
-    appended_ms INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, checksum INTEGER NOT NULL,
-    PRIMARY KEY (topic, partition, "offset")) WITHOUT ROWID;
-CREATE TABLE latest (
-    topic INTEGER NOT NULL, key TEXT NOT NULL, partition INTEGER NOT NULL,
-    "offset" INTEGER NOT NULL,
-    PRIMARY KEY (topic, partition, key)) WITHOUT ROWID;
-CREATE TABLE held (topic INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
-    PRIMARY KEY (topic, key)) WITHOUT ROWID;
-CREATE TABLE totals (topic INTEGER PRIMARY KEY, held INTEGER NOT NULL, released INTEGER NOT NULL);
-"""
-
-
-class _Topic(NamedTuple):
-    id: int
-    identity: str
-    partitions: int
-    compacted: bool
 
 
 class _Append(NamedTuple):
@@ -94,8 +62,9 @@ class SqliteLog:
         self._partitions = partitions
         self._read_only = read_only
         self._lock: int | None = None
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, log_file.Topic] = {}
         self._heads: dict[Partition, int] = {}
+        self._lost: dict[Partition, list[log_file.Span]] = {}
         self._owner_id = ""
         self._pending: queue.Queue[_Append | _Forget | None] = queue.Queue(maxsize=_PENDING_APPENDS)
         self._writer: threading.Thread | None = None
@@ -120,7 +89,7 @@ class SqliteLog:
         log = cls(path, partitions=partitions, read_only=read_only)
         try:
             if not read_only:
-                log._lock = _lock(path.with_name(path.name + ".lock"))
+                log._lock = log_file.lock(path.with_name(path.name + ".lock"))
             await log._read(log._prepare)
         except BaseException:
             await log.close()
@@ -257,61 +226,12 @@ class SqliteLog:
         return await self._loop.run_in_executor(self._reader, run)
 
     def _connect(self) -> sqlite3.Connection:
-        mode = "ro" if self._read_only else "rwc"
-        try:
-            connection = sqlite3.connect(
-                f"file:{self._path}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                timeout=30,
-                check_same_thread=False,
-            )
-            if not self._read_only:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=FULL")
-        except sqlite3.DatabaseError as error:
-            raise LogCorrupt(str(self._path), str(error)) from error
-        return connection
+        return log_file.connect(self._path, read_only=self._read_only)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise LogError(
-                f"{self._path} has format {version}; this release reads up to {SCHEMA_VERSION}"
-            )
-        if version == 0 and not self._read_only:
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-            )
-            connection.execute("INSERT INTO meta VALUES ('owner_id', ?)", (uuid7(),))
-        self._owner_id = connection.execute(
-            "SELECT value FROM meta WHERE key = 'owner_id'"
-        ).fetchone()[0]
-        if not self._read_only:
-            self._create_topics(connection)
-        for row in connection.execute("SELECT id, name, identity, partitions, cleanup FROM topics"):
-            self._topics[row[1]] = _Topic(row[0], row[2], row[3], row[4] == "compact")
-        names = {topic.id: name for name, topic in self._topics.items()}
-        for topic, partition, following in connection.execute(
-            "SELECT topic, partition, next_offset FROM heads"
-        ):
-            self._heads[Partition(names[topic], partition)] = following
-
-    def _create_topics(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        present = {row[0] for row in connection.execute("SELECT name FROM topics")}
-        for name, topic in TOPICS.items():
-            if name in present:
-                continue
-            cursor = connection.execute(
-                "INSERT INTO topics (name, identity, partitions, cleanup) VALUES (?, ?, ?, ?)",
-                (name, uuid7(), self._partitions, topic.cleanup),
-            )
-            connection.executemany(
-                "INSERT INTO heads VALUES (?, ?, 0, 0)",
-                [(cursor.lastrowid, number) for number in range(self._partitions)],
-            )
-        connection.execute("COMMIT")
+        self._owner_id, self._topics, self._heads, self._lost = log_file.read_layout(
+            connection, self._path, partitions=self._partitions, read_only=self._read_only
+        )
 
     async def records(
         self, partition: Partition, offset: int, limit: int
@@ -327,11 +247,19 @@ class SqliteLog:
         def work(connection: sqlite3.Connection) -> tuple[list[Record], int]:
             rows, broken = self._rows(connection, topic.id, partition, offset, end, limit)
             found: list[Record] = []
-            for at, appended_ms, key, value, checksum in rows:
-                if checksum != _checksum(topic.id, partition.number, at, key, value):
-                    broken = broken or (at, "the checksum does not match")
+            following = offset
+            for at, appended_ms, key, value, stored in rows:
+                if at != following and (gap := self._gap(connection, partition, following, at)):
+                    broken = gap
+                    break
+                if stored != log_file.checksum(topic.id, partition.number, at, key, value):
+                    broken = (at, "the checksum does not match")
                     break
                 found.append(Record(partition.topic, partition.number, at, appended_ms, key, value))
+                following = at + 1
+            else:
+                if broken is None and len(rows) < limit:
+                    broken = self._gap(connection, partition, following, end)
             if broken is not None:
                 if not found:
                     raise LogCorrupt(self._place(partition, broken[0]), broken[1])
@@ -339,6 +267,22 @@ class SqliteLog:
             return found, found[-1].offset + 1 if len(found) == limit else end
 
         return await self._read(work)
+
+    def _gap(
+        self, connection: sqlite3.Connection, partition: Partition, first: int, before: int
+    ) -> tuple[int, str] | None:
+        """Whether something is missing from `first` on, before a record: a compacted topic has
+        gaps, a journal has forgotten what lies before its first offset, and a salvage has said what
+        it could not save; nothing else may be missing."""
+        topic = self._topics[partition.topic]
+        if topic.compacted or first >= before:
+            return None
+        kept = connection.execute(
+            "SELECT first_offset FROM heads WHERE topic = ? AND partition = ?",
+            (topic.id, partition.number),
+        ).fetchone()[0]
+        missing = log_file.behind(self._lost.get(partition, ()), max(first, kept))
+        return (missing, "the record is missing") if missing < before else None
 
     def _rows(
         self,
@@ -359,54 +303,15 @@ class SqliteLog:
             return cursor.fetchall(), None
         except sqlite3.DatabaseError as error:
             rows: list[Any] = []
-            for at in range(offset, min(end, offset + limit)):
+            for at in range(offset, end):
+                if len(rows) == limit:
+                    break
                 row = self._one(connection, topic, partition.number, at)
                 if row is _UNREADABLE:
                     return rows, (at, str(error))
                 if row is not None:
                     rows.append(row)
             return rows, None
-
-    async def salvage(self, target: Path | None) -> tuple[int, list[str]]:
-        """Copy every record that can be read to a new file (None: only count them); returns their
-        number and the places of those that cannot. The source is not touched."""
-
-        def work(connection: sqlite3.Connection) -> tuple[int, list[str]]:
-            copied, lost = 0, []
-            destination = sqlite3.connect(target or ":memory:", isolation_level=None)
-            destination.executescript(
-                f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION};"
-            )
-            for table in ("meta", "topics", "heads", "latest", "held", "totals"):
-                try:
-                    rows = connection.execute(f"SELECT * FROM {table}").fetchall()  # noqa: S608
-                except sqlite3.DatabaseError as error:
-                    lost.append(f"table {table}: {error}")
-                    continue
-                for row in rows:
-                    marks = ", ".join("?" * len(row))
-                    destination.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608
-            for name, topic in self._topics.items():
-                for number in range(topic.partitions):
-                    for at in range(self._heads[Partition(name, number)]):
-                        row = self._one(connection, topic.id, number, at)
-                        if row is None:
-                            continue
-                        if row is _UNREADABLE or row[4] != _checksum(
-                            topic.id, number, at, *row[2:4]
-                        ):
-                            lost.append(self._place(Partition(name, number), at))
-                            continue
-                        destination.execute(
-                            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)",
-                            (topic.id, number, *row),
-                        )
-                        copied += 1
-            destination.execute("COMMIT")
-            destination.close()
-            return copied, lost
-
-        return await self._read(work)
 
     @staticmethod
     def _one(connection: sqlite3.Connection, topic: int, partition: int, offset: int) -> Any:
@@ -501,14 +406,16 @@ class SqliteLog:
             place = Partition(append.topic, number)
             at = heads[place] if place in heads else self._heads[place]
             heads[place] = at + 1
-            checksum = _checksum(topic.id, number, at, message.key, message.value)
-            rows.append((topic.id, number, at, now_ms, message.key, message.value, checksum))
+            proof = log_file.checksum(topic.id, number, at, message.key, message.value)
+            rows.append((topic.id, number, at, now_ms, message.key, message.value, proof))
             positions.append(Position(append.topic, number, at + 1))
-            if topic.compacted:
-                _compact(connection, topic.id, number, message.key, at)
-            if message.keep != "no":
-                _keep(connection, topic.id, message)
         connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        # After the insert: a key may come twice in one append.
+        for message, (_, number, following) in zip(append.messages, positions, strict=True):
+            if topic.compacted:
+                log_file.compact(connection, topic.id, number, message.key, following - 1)
+            if message.keep != "no":
+                log_file.keep(connection, topic.id, message)
         return positions
 
     def _tell(
@@ -629,64 +536,3 @@ class _Subscription:
 
 
 _UNREADABLE: Any = object()
-
-
-def _checksum(topic: int, partition: int, offset: int, key: str, value: bytes) -> int:
-    seed = zlib.crc32(f"{topic}/{partition}/{offset}/{key}/".encode())
-    return zlib.crc32(value, seed)
-
-
-def _compact(
-    connection: sqlite3.Connection, topic: int, partition: int, key: str, offset: int
-) -> None:
-    place = (topic, partition, key)
-    before = connection.execute(
-        'SELECT "offset" FROM latest WHERE topic = ? AND partition = ? AND key = ?', place
-    ).fetchone()
-    if before:
-        connection.execute(
-            'DELETE FROM records WHERE topic = ? AND partition = ? AND "offset" = ?',
-            (topic, partition, before[0]),
-        )
-    connection.execute(
-        'INSERT INTO latest (topic, partition, key, "offset") VALUES (?, ?, ?, ?)'
-        ' ON CONFLICT DO UPDATE SET "offset" = excluded."offset"',
-        (*place, offset),
-    )
-
-
-def _keep(connection: sqlite3.Connection, topic: int, message: Message) -> None:
-    held = connection.execute(
-        "SELECT 1 FROM held WHERE topic = ? AND key = ?", (topic, message.key)
-    ).fetchone()
-    if message.keep == "release":
-        connection.execute("DELETE FROM held WHERE topic = ? AND key = ?", (topic, message.key))
-    else:
-        connection.execute(
-            "INSERT INTO held VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-            (topic, message.key, message.value),
-        )
-    begun, ended = (not held and message.keep == "hold"), (held and message.keep == "release")
-    if begun or ended:
-        connection.execute(
-            "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-            " SET held = held + excluded.held, released = released + excluded.released",
-            (topic, int(bool(begun)), int(bool(ended))),
-        )
-
-
-def _lock(path: Path) -> int:
-    """Take the exclusive lock; it is the kernel's, so it dies with the process."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        owner = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise AlreadyInUse(
-            f"{path.parent} is in use by process {owner}; "
-            "stop it first, or choose another folder with HANDOFF_DATA_DIR"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, str(os.getpid()).encode())
-    return descriptor

@@ -1,4 +1,5 @@
-"""What an OpenAPI document says of refusals: one of two shapes, for every operation. Pure."""
+"""What an OpenAPI document says beyond the operations themselves: how a refusal looks, and where a
+token goes. Pure."""
 
 from typing import Any
 
@@ -30,6 +31,12 @@ CLASSIC = {
     "properties": {"msg": {"type": "string"}, "detail": {"type": "string"}},
 }
 
+TOKENS = {
+    "Fastly-Key": {"type": "apiKey", "in": "header", "name": "Fastly-Key"},
+    "Bearer": {"type": "http", "scheme": "bearer"},
+}
+OPEN_TO_ALL = ("/healthz", "/readyz", "/metrics")
+
 
 def is_under(path: str, prefixes: tuple[str, ...]) -> bool:
     """Whether the path is one of the prefixes, or below one."""
@@ -60,4 +67,15 @@ def with_refusals(document: dict[str, Any], classic: tuple[str, ...]) -> dict[st
                     "content": {media: {"schema": schema}},
                 },
             )
+    return document
+
+
+def with_tokens(document: dict[str, Any]) -> dict[str, Any]:
+    """The document, with the two ways to give a token, either of which every operation takes but
+    those that ask for none."""
+    document["components"]["securitySchemes"] = TOKENS
+    document["security"] = [{name: []} for name in TOKENS]
+    for path in OPEN_TO_ALL:
+        for operation in document["paths"].get(path, {}).values():
+            operation["security"] = []
     return document

@@ -14,10 +14,8 @@ from handoff_billing.callers import (
     Operator,
     Reader,
     actor,
-    from_cursor,
     known,
     month_given,
-    owner_of,
     visible,
 )
 from handoff_billing.directory import Directory
@@ -32,8 +30,9 @@ from handoff_billing.proof import (
 )
 from handoff_billing.render import invoice_csv
 from handoff_billing.store.invoices import Month
+from handoff_common.access import owner_of
 from handoff_common.errors import ApiError, FieldError, invalid, not_found
-from handoff_common.http import Page, encode_cursor
+from handoff_common.http import Page, decode_cursor, encode_cursor
 
 
 class Csv(PlainTextResponse):
@@ -58,7 +57,7 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
             await known(directory, owner)
         after = None
         if cursor is not None:
-            month_of_last, id_of_last = from_cursor(cursor, 2)
+            month_of_last, id_of_last = decode_cursor(cursor, [int, int])
             after = (month_of_last, id_of_last)
         months = await ledger.months(
             customer_id=owner,
@@ -135,7 +134,7 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
             {"kind": "usage", "usage": usage_row(key, totals)} for key, totals in usage
         ]
         every += [{"kind": "delivery", "delivery": delivery_row(row)} for row in delivery]
-        start = 0 if cursor is None else max(0, from_cursor(cursor, 1)[0])
+        start = 0 if cursor is None else max(0, decode_cursor(cursor, [int])[0])
         more = start + limit < len(every)
         return {
             "data": every[start : start + limit],

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from handoff_billing import pricebook, views
 from handoff_billing import schemas as s
@@ -16,20 +16,21 @@ from handoff_billing.callers import (
     known,
     month_given,
     operators_only,
-    owner_of,
 )
 from handoff_billing.directory import Directory
 from handoff_billing.instants import month_ms, month_text
 from handoff_billing.ledger import Ledger
 from handoff_billing.pricebook import REGIONS, PriceBook
 from handoff_billing.pricing import Pricing, Supposed
+from handoff_billing.store.prices import Given
 from handoff_billing.tables import DEFAULT_CUSTOMER
 from handoff_billing.usage import Delivered
-from handoff_common.access import ALLOWED, Permission, Principal, Role
+from handoff_common.access import ALLOWED, Permission, Principal, Role, owner_of
+from handoff_common.conditional import check_match, etag
 from handoff_common.errors import FieldError, forbidden, invalid, not_found
-from handoff_common.http import Page, parse_json_object, read_body
+from handoff_common.http import Page, parse_json_object
 from handoff_common.instants import to_ms
-from handoff_common.minutes import HOUR_MS
+from handoff_common.minutes import HOUR_MS, month_of
 
 EVERYONE = "default"
 """In a path: the terms of every customer that has none of its own."""
@@ -74,7 +75,7 @@ def _prices(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
     async def add_price_book(principal: Operator, request: Request) -> dict[str, Any]:
         """A new price book, or the next version of one, effective from a month that has not begun.
         The same again answers with the version that stands."""
-        document = parse_json_object(await read_body(request))
+        document = parse_json_object(await request.body())
         return pricebook.document(await pricing.add_book(document, by=actor(principal)))
 
     async def priced(owner: str, customer_id: str, month: int) -> dict[str, Any]:
@@ -98,12 +99,15 @@ def _prices(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
 
     @router.get("/customers/{customer_id}/pricing", response_model=s.PricingOut, tags=["prices"])
     async def get_pricing(
-        principal: Reader, customer_id: str, month: MonthQuery = None
+        principal: Reader, customer_id: str, response: Response, month: MonthQuery = None
     ) -> dict[str, Any]:
-        """What prices a customer's month, the current one unless given."""
+        """What prices a customer's month, the current one unless given. The ETag stands for the
+        customer's own terms (`history`), whatever month is asked for."""
         owner = await terms_owner(principal, customer_id)
         at = _any_month(month)
-        return await priced(owner, customer_id, ledger.current_month() if at is None else at)
+        found = await priced(owner, customer_id, ledger.current_month() if at is None else at)
+        response.headers["etag"] = etag(found["history"])
+        return found
 
     @router.put(
         "/customers/{customer_id}/pricing",
@@ -112,15 +116,21 @@ def _prices(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
         tags=["prices"],
     )
     async def set_pricing(
-        principal: Operator, customer_id: str, request: Request
+        principal: Operator, customer_id: str, request: Request, response: Response
     ) -> dict[str, Any]:
         """Give a customer terms from a month on. `default` for the customer: those of everyone who
         has none. Terms of a month that has begun stand, unless there were none and nothing is
         final."""
         owner = await terms_owner(principal, customer_id)
-        document = parse_json_object(await read_body(request))
-        given = await pricing.set_terms(owner, document, by=actor(principal))
-        return await priced(owner, customer_id, given.effective_ms)
+        document = parse_json_object(await request.body())
+
+        def check(present: Sequence[Given]) -> None:
+            check_match(request, [views.given_terms(one) for one in present])
+
+        given = await pricing.set_terms(owner, document, by=actor(principal), check=check)
+        found = await priced(owner, customer_id, given.effective_ms)
+        response.headers["etag"] = etag(found["history"])
+        return found
 
     @router.post("/estimates", response_model=s.EstimateOut, tags=["prices"])
     async def estimate(principal: Anyone, body: s.EstimateIn) -> dict[str, Any]:
@@ -163,6 +173,9 @@ def _check_estimate(body: s.EstimateIn, customer_id: str | None) -> None:
         errors.append(FieldError("usage", "is missing; give usage, a month, or both"))
     if body.month is not None and customer_id is None:
         errors.append(FieldError("customer_id", "is missing; a month is a customer's"))
+    for index, supposed in enumerate(body.usage):
+        if supposed.region not in REGIONS:
+            errors.append(_no_region(f"usage.{index}.region", supposed.region))
     if body.price_book is not None and body.price_book_id is not None:
         errors.append(FieldError("price_book_id", "is given beside price_book; give one of them"))
     if errors:
@@ -183,8 +196,7 @@ def _intake(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
             at = f"data.{index}"
             hour_ms = to_ms(row.hour)
             if row.region not in REGIONS:
-                allowed = ", ".join(REGIONS)
-                errors.append(FieldError(f"{at}.region", f"{row.region!r} is not one of {allowed}"))
+                errors.append(_no_region(f"{at}.region", row.region))
             if hour_ms % HOUR_MS or not 0 <= hour_ms <= latest:
                 errors.append(
                     FieldError(
@@ -201,10 +213,26 @@ def _intake(router: APIRouter, ledger: Ledger, pricing: Pricing, directory: Dire
                 errors.append(FieldError(at, "stands twice; a row is absolute"))
             delivered = Delivered(row.region, hour_ms, row.source, row.bytes)
             rows[key] = (row.customer_id, delivered)
+        if not errors:
+            months = {(one, month_of(row.hour_ms)) for one, row in rows.values()}
+            unpriced = await pricing.unpriced(months)
+            errors += [
+                FieldError(
+                    f"data.{index}.hour",
+                    f"{row.hour.isoformat()} lies in a month for which {row.customer_id!r} has no "
+                    "price book in force",
+                )
+                for index, row in enumerate(body.data)
+                if (row.customer_id, month_of(to_ms(row.hour))) in unpriced
+            ]
         if errors:
             raise invalid(errors)
         await pricing.save_delivery(list(rows.values()))
         return {"accepted": len(rows)}
+
+
+def _no_region(name: str, given: str) -> FieldError:
+    return FieldError(name, f"{given[:64]!r} is not one of {', '.join(REGIONS)}")
 
 
 def _any_month(text: str | None) -> int | None:

@@ -13,14 +13,14 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from handoff_billing import schemas_v3 as s
-from handoff_billing.callers import Reader, from_cursor, known, month_given, owner_of, visible
+from handoff_billing.callers import Reader, known, month_given, visible
 from handoff_billing.directory import Directory
 from handoff_billing.instants import instant_ms, month_text
 from handoff_billing.ledger import Ledger, Statement, final_statement
 from handoff_billing.money import scaled, shown, text
 from handoff_billing.pricebook import BANDWIDTH, MINUTES, PRODUCTS, Product
 from handoff_billing.usage import Delivered, Totals, UsageKey
-from handoff_common.access import Principal
+from handoff_common.access import Principal, owner_of
 from handoff_common.errors import FieldError, invalid, not_found
 from handoff_common.http import decode_cursor, encode_cursor
 from handoff_common.instants import rfc3339
@@ -65,7 +65,7 @@ def _invoices(router: APIRouter, ledger: Ledger, directory: Directory) -> None:
             owner,
             from_ms=None if from_ms is None else month_of(from_ms),
             to_ms=None if to_ms is None else to_ms + 1,
-            after=from_cursor(cursor, 1)[0] if cursor else None,
+            after=decode_cursor(cursor, [int])[0] if cursor else None,
             limit=size + 1,
         )
         more = len(finals) > size

@@ -9,8 +9,7 @@ from handoff_billing.instants import month_ms, month_text
 from handoff_billing.ledger import Ledger
 from handoff_billing.store.invoices import Month
 from handoff_common.access import Permission, Principal, authorize
-from handoff_common.errors import ApiError, FieldError, forbidden, invalid, not_found
-from handoff_common.http import decode_cursor
+from handoff_common.errors import FieldError, forbidden, invalid, not_found
 
 Reader = Annotated[Principal, Depends(authorize(Permission.READ_BILLING))]
 Anyone = Annotated[Principal, Depends(authorize(Permission.READ_CONFIG))]
@@ -19,24 +18,9 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 MonthQuery = Annotated[str | None, Query(description="UTC month, such as 2026-11")]
 
 
-def owner_of(principal: Principal, customer_id: str | None) -> str | None:
-    """Whose data a call is about; None: an operator who named nobody. 404 for another's."""
-    if principal.customer_id is None or customer_id in (None, principal.customer_id):
-        return principal.customer_id or customer_id
-    raise not_found("customer", str(customer_id))
-
-
 def actor(principal: Principal) -> str:
     """Who did it, for the record."""
     return principal.login or f"token {principal.token_id}"
-
-
-def from_cursor(cursor: str, count: int) -> list[int]:
-    """The integers of a cursor; 400 for one that no list has given."""
-    numbers: list[int] = decode_cursor(cursor, [int] * count)
-    if not all(abs(number) < 2**62 for number in numbers):
-        raise ApiError(400, "bad_cursor", "Bad request", "cursor: is not one that a list has given")
-    return numbers
 
 
 def month_given(text: str | None, ledger: Ledger, name: str = "month") -> int | None:

@@ -27,13 +27,11 @@ from handoff_billing.invoice import (
     number_of,
     totals_document,
 )
-from handoff_billing.pricebook import PriceBook
 from handoff_billing.proof import Late, delivery_of, late_usage, rows_behind, usage_of
 from handoff_billing.rating import RATERS, rate, total
 from handoff_billing.settings import BillingSettings
 from handoff_billing.store import Tx, invoices, prices, rows
 from handoff_billing.store.invoices import Final, Month
-from handoff_billing.store.prices import Given
 from handoff_billing.usage import Delivered, Totals, UsageKey
 from handoff_common.clock import Clock
 from handoff_common.codec import encode
@@ -52,14 +50,18 @@ FLUSH_SECONDS = 2.0
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A customer's month as it is shown. lines, totals: as `invoice.line_document` and
-    `totals_document` have them. final: None for a draft."""
+    `totals_document` have them. minutes, websocket_bytes: what was used, priced or not.
+    price_book_id, price_book_version: None where no prices are in force, and then there are no
+    lines. final: None for a draft."""
 
     month: Month
     customer_name: str
-    price_book_id: str
-    price_book_version: int
+    price_book_id: str | None
+    price_book_version: int | None
     currency: str
     exponent: int
+    minutes: int
+    websocket_bytes: int
     lines: Sequence[Mapping[str, Any]]
     totals: Mapping[str, str]
     final: Final | None = None
@@ -167,17 +169,20 @@ class Ledger:
             final = await invoices.find_final(tx, month.invoice_id)
             if final is not None:
                 return final_statement(final)
-            book, given = await prices_of(tx, month.customer_id, month.month_ms)
+            priced = await prices.find(tx, month.customer_id, month.month_ms)
             usage = await rows.read_usage(tx, month.customer_id, month.month_ms, detail="region")
             delivery = await rows.read_delivery(tx, month.customer_id, month.month_ms)
-        lines = rate(usage, delivery, book, given.terms)
+            currency = await prices.usual_currency(tx) if priced is None else priced[0].currency
+        lines = [] if priced is None else rate(usage, delivery, priced[0], priced[1].terms)
         return Statement(
             month,
             name,
-            book.price_book_id,
-            book.version,
-            book.currency.code,
-            book.currency.exponent,
+            None if priced is None else priced[0].price_book_id,
+            None if priced is None else priced[0].version,
+            currency.code,
+            currency.exponent,
+            sum(totals.minutes for totals in usage.values()),
+            sum(totals.priced_bytes for totals in usage.values()),
             [line_document(line) for line in lines],
             totals_document(lines),
         )
@@ -220,11 +225,13 @@ class Ledger:
             # arrives in between is seen as one beyond the cut, and never billed unnoticed.
             progress = await rows.read_progress(tx)
             usage = await rows.read_usage(tx, month.customer_id, month.month_ms)
+            # Before the rows too: one that arrives in between then counts as later than this.
+            revision = await rows.latest_delivery_revision(tx, {month.customer_id})
             delivery = await rows.read_delivery(tx, month.customer_id, month.month_ms)
             found = await self._holds(tx, month, progress, partitions, known=customer is not None)
             if any(forced_reason is None or not hold.forceable for hold in found):
                 raise _held(month, found)
-            book, given = await prices_of(tx, month.customer_id, month.month_ms)
+            book, given = await prices.of(tx, month.customer_id, month.month_ms)
             agreed = given.terms
             lines = rate(usage, delivery, book, agreed)
             subject = Subject(month.customer_id, name, month.month_ms)
@@ -263,7 +270,7 @@ class Ledger:
                 overridden=[{"code": hold.code, "detail": hold.detail} for hold in found],
             )
             await invoices.add_final(tx, final)
-            message = Message(final.customer_id, encode(finalized_event(final)))
+            message = Message(final.customer_id, encode(finalized_event(final, revision)))
             await enqueue(tx, tables.outbox, [(INVOICES.name, message)])
         await self._outbox.flushed(timeout=FLUSH_SECONDS)
         return final
@@ -308,6 +315,9 @@ class Ledger:
             found.append(
                 Hold("customer_unknown", f"config has not said who {month.customer_id!r} is")
             )
+        if await prices.find(tx, month.customer_id, month.month_ms) is None:
+            detail = no_price_book(month.customer_id, month_text(month.month_ms))
+            found.append(Hold(detail.code, detail.detail, forceable=False))
         return found
 
     async def _next_number(self, tx: Tx, now_ms: int) -> str:
@@ -316,19 +326,9 @@ class Ledger:
         return number_of(series, year, counter)
 
 
-async def prices_of(tx: Tx, customer_id: str, month_ms: int) -> tuple[PriceBook, Given]:
-    """The price book version and the terms of a customer's month. Raises no_price_book (409)."""
-    given = await prices.terms_in_force(tx, customer_id, month_ms)
-    if given is not None:
-        versions = await prices.read_books(tx, given.terms.price_book_id)
-        book = pricebook.in_force(versions, month_ms)
-        if book is not None:
-            return book, given
-    raise no_price_book(customer_id, month_text(month_ms))
-
-
 def final_statement(final: Final) -> Statement:
     document = msgspec.json.decode(final.content)
+    used = usage_of(document).values()
     return Statement(
         Month(final.invoice_id, final.customer_id, final.month_ms),
         final.customer_name,
@@ -336,13 +336,15 @@ def final_statement(final: Final) -> Statement:
         document["price_book"]["version"],
         final.currency,
         final.exponent,
+        sum(totals.minutes for totals in used),
+        sum(totals.priced_bytes for totals in used),
         document["lines"],
         document["totals"],
         final,
     )
 
 
-def finalized_event(final: Final) -> InvoiceFinalized:
+def finalized_event(final: Final, delivery_revision: int) -> InvoiceFinalized:
     """What goes to `handoff.invoices.v1`; its id is the invoice's number."""
     return InvoiceFinalized(
         id=final.number,
@@ -360,6 +362,7 @@ def finalized_event(final: Final) -> InvoiceFinalized:
             previous_chain_hash=final.previous_chain_hash,
             positions=dict(final.positions),
             through={slice_: from_ms(ms) for slice_, ms in final.through_ms.items()},
+            delivery_revision=delivery_revision,
             forced_reason=final.forced_reason,
         ),
     )

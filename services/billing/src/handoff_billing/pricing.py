@@ -1,7 +1,7 @@
 """Price books, customers' terms, estimates, and delivery usage of other teams: what is given to
 billing from outside, checked and stored."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +12,7 @@ import msgspec
 from handoff_billing import pricebook, tables, terms
 from handoff_billing.errors import PriceBookInvalid, in_force
 from handoff_billing.instants import month_text
-from handoff_billing.ledger import FLUSH_SECONDS, prices_of
+from handoff_billing.ledger import FLUSH_SECONDS
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.rating import Line, rate
 from handoff_billing.settings import BillingSettings
@@ -23,7 +23,7 @@ from handoff_billing.terms import Terms
 from handoff_billing.usage import Delivered, Totals, UsageKey
 from handoff_common.clock import Clock
 from handoff_common.codec import encode
-from handoff_common.database import Database
+from handoff_common.database import Database, lock_name
 from handoff_common.errors import ApiError, FieldError, SettingError, invalid, not_found
 from handoff_common.events import Counters, DeliveryData, DeliveryUsage
 from handoff_common.ids import uuid7
@@ -74,10 +74,12 @@ class Pricing:
         Raises SettingError where the file of `price_book_file` is none.
         """
         async with self._database.transaction() as tx:
+            # Workers may start together for the first time.
+            await lock_name(tx, _SEEDED_BY)
             if await prices.read_terms(tx, DEFAULT_CUSTOMER):
                 return
-            book = _first_book(self._settings.price_book_file)
             now_ms = self._clock.now_ms()
+            book = _first_book(self._settings.price_book_file, month_of(now_ms))
             await prices.add_book(tx, book, now_ms=now_ms, by=_SEEDED_BY)
             default = Terms(book.price_book_id, book.effective_ms)
             await prices.add_terms(tx, DEFAULT_CUSTOMER, default, now_ms=now_ms, by=_SEEDED_BY)
@@ -137,7 +139,7 @@ class Pricing:
     async def terms_of(self, customer_id: str, month_ms: int) -> tuple[Given, PriceBook]:
         """The terms of a customer's month, and the book's version. Raises no_price_book (409)."""
         async with self._database.read() as tx:
-            book, given = await prices_of(tx, customer_id, month_ms)
+            book, given = await prices.of(tx, customer_id, month_ms)
         return given, book
 
     async def history(self, owner: str) -> list[Given]:
@@ -145,17 +147,26 @@ class Pricing:
         async with self._database.read() as tx:
             return await prices.read_terms(tx, owner)
 
-    async def set_terms(self, owner: str, document: Any, *, by: str) -> Given:
+    async def set_terms(
+        self,
+        owner: str,
+        document: Any,
+        *,
+        by: str,
+        check: Callable[[Sequence[Given]], None] = lambda _: None,
+    ) -> Given:
         """Give the owner (a customer, or DEFAULT_CUSTOMER) terms from a month on; the same terms
         again change nothing.
 
         From a month that has not begun always; from one that has begun only where the owner has no
         terms in force yet, and no invoice of it is final. Raises in_force (409) otherwise.
+        check: looks at the owner's terms of now, and raises where the change was made for others.
         """
         agreed = _checked_terms(document)
         async with self._database.transaction() as tx:
             await invoices.lock_series(tx, self._settings.invoice_series)
             given = await prices.read_terms(tx, owner)
+            check(given)
             if given and given[-1].terms == agreed:
                 return given[-1]
             await self._check_begun(tx, owner, given, agreed)
@@ -205,7 +216,7 @@ class Pricing:
         """
         at_ms = month_of(self._clock.now_ms()) if month_ms is None else month_ms
         async with self._database.read() as tx:
-            book, given = await prices_of(tx, customer_id or DEFAULT_CUSTOMER, at_ms)
+            book, given = await prices.of(tx, customer_id or DEFAULT_CUSTOMER, at_ms)
             agreed = given.terms
             if price_book_id is not None:
                 if not pricebook.is_identifier(price_book_id):
@@ -229,6 +240,11 @@ class Pricing:
         return Estimate(book, agreed, lines, base)
 
     # --- Delivery usage ---
+
+    async def unpriced(self, months: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Of these (customer, month)s, those that no prices are in force for."""
+        async with self._database.read() as tx:
+            return {one for one in sorted(months) if await prices.find(tx, *one) is None}
 
     async def save_delivery(self, given: Sequence[tuple[str, Delivered]]) -> None:
         """Store other teams' (customer, row)s and publish them, in one transaction.
@@ -262,15 +278,21 @@ class Pricing:
         await self._outbox.flushed(timeout=FLUSH_SECONDS)
 
 
-def _first_book(path: Path | None) -> PriceBook:
+def _first_book(path: Path | None, current_ms: int) -> PriceBook:
     if path is None:
         example = files("handoff_billing") / "books" / "example.json"
         return pricebook.parse(msgspec.json.decode(example.read_bytes()))
+    name = variable("price_book_file")
     try:
-        return pricebook.parse(msgspec.json.decode(path.read_bytes()))
-    except (OSError, msgspec.DecodeError, PriceBookInvalid) as error:
-        name = variable("price_book_file")
+        book = pricebook.parse(msgspec.json.decode(path.read_bytes()))
+    except (OSError, ValueError, RecursionError, PriceBookInvalid) as error:
         raise SettingError(f"{name} = {str(path)!r}: not a price book: {error}") from None
+    if book.effective_ms > current_ms:
+        raise SettingError(
+            f"{name} = {str(path)!r}: effective_from: {month_text(book.effective_ms)!r} leaves the "
+            f"months before it without prices; allowed: {month_text(current_ms)} or earlier"
+        )
+    return book
 
 
 def _checked(document: Any, path: str = "") -> PriceBook:

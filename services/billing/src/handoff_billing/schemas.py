@@ -236,10 +236,12 @@ class FinalOut(BaseModel):
 
 
 class InvoiceOut(InvoiceSummary):
-    """holds: what keeps a draft from being final. late_usage, final: null for a draft."""
+    """holds: what keeps a draft from being final. late_usage, final: null for a draft.
+    price_book_id, price_book_version: null where no prices are in force for the month; it then has
+    no lines, and `no_price_book` among its holds."""
 
-    price_book_id: str
-    price_book_version: int
+    price_book_id: str | None
+    price_book_version: int | None
     minutes: int
     websocket_bytes: int
     lines: list[LineOut]

@@ -7,7 +7,7 @@ named.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,7 +28,7 @@ from handoff_billing.proof import delivery_of
 from handoff_billing.rating import RATERS
 from handoff_billing.usage import Delivered, Totals, UsageKey, summed
 from handoff_common.events import InvoiceData
-from handoff_common.instants import to_ms
+from handoff_common.instants import rfc3339, to_ms
 from handoff_common.minutes import next_month
 
 Found = Mapping[UsageKey, Totals] | Mapping[tuple[str, str, int], Totals]
@@ -74,13 +74,84 @@ def verify(content: str, usage: Found) -> Verification:
         return Verification(False, given_hash, "", error.difference)
     except msgspec.DecodeError as error:
         return Verification(False, given_hash, "", Difference("", "JSON", str(error)))
+    except RecursionError:
+        return _too_deep(given_hash)
     again = canonical(rebuilt)
     if again == content:
         return Verification(True, given_hash, content_hash(again))
-    difference = first_difference(rebuilt, found) or Difference(
-        "", "the canonical text of these values (RFC 8785)", "another text of the same values"
-    )
+    try:
+        difference = first_difference(rebuilt, found) or Difference(
+            "", "the canonical text of these values (RFC 8785)", "another text of the same values"
+        )
+    except RecursionError:
+        return _too_deep(given_hash)
     return Verification(False, given_hash, content_hash(again), difference)
+
+
+def period_of(content: str) -> int | None:
+    """Start of the document's month, epoch ms; None where it cannot be read."""
+    try:
+        return _subject(msgspec.json.decode(content)).month_ms
+    except (_Unreadable, AttributeError, ValueError, RecursionError):
+        return None
+
+
+def _too_deep(given_hash: str) -> Verification:
+    said = Difference("", "an invoice's document", "JSON that is nested too deep to be one")
+    return Verification(False, given_hash, "", said)
+
+
+class Logged(NamedTuple):
+    """The latest row of the delivery topic for its region, hour and source."""
+
+    revision: int
+    bytes: int
+
+
+class DeliveryCheck(NamedTuple):
+    """proved: rows of the document that are those of the log. superseded: rows that cannot be
+    compared, since a later figure has taken their place in the log."""
+
+    proved: int
+    superseded: int
+    difference: Difference | None
+
+
+def check_delivery(
+    content: str, logged: Mapping[tuple[str, int, str], Logged], revision: int | None
+) -> DeliveryCheck:
+    """Whether the document's delivery rows are those that the log had.
+
+    logged: (region, hour in epoch ms, source) → the customer's latest row, of the month. revision:
+    the greatest that the invoice can have seen; None: not known, so that what differs may be later.
+    """
+    try:
+        rows = {
+            (row.region, row.hour_ms, row.source): row.bytes
+            for row in delivery_of(msgspec.json.decode(content))
+        }
+    except (KeyError, TypeError, ValueError, RecursionError):
+        # Not readable, which `verify` says.
+        return DeliveryCheck(0, 0, None)
+    proved = superseded = 0
+    for key in sorted(rows.keys() | logged.keys()):
+        row, found = logged.get(key), rows.get(key, 0)
+        if row is not None and row.bytes == found:
+            proved += found > 0
+        elif row is not None and (revision is None or row.revision > revision):
+            superseded += found > 0
+        else:
+            region, hour_ms, source = key
+            return DeliveryCheck(
+                proved,
+                superseded,
+                Difference(
+                    f"delivery.{region}.{rfc3339(hour_ms)}.{source}",
+                    _json(str(row.bytes)) if row is not None and row.bytes else ABSENT,
+                    _json(str(found)) if found else ABSENT,
+                ),
+            )
+    return DeliveryCheck(proved, superseded, None)
 
 
 def check_links(invoices: Iterable[InvoiceData]) -> Difference | None:

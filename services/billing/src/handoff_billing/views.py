@@ -8,7 +8,6 @@ from handoff_billing.holds import Hold
 from handoff_billing.invoice import line_document, link_document, totals_document
 from handoff_billing.ledger import Statement
 from handoff_billing.money import exact, text
-from handoff_billing.pricebook import BANDWIDTH, MINUTES
 from handoff_billing.pricing import Estimate
 from handoff_billing.proof import Late, connections_query
 from handoff_billing.rating import total
@@ -35,15 +34,13 @@ def summary(statement: Statement) -> dict[str, Any]:
 
 
 def invoice(statement: Statement, held: Sequence[Hold], late: Late | None) -> dict[str, Any]:
-    month, used = statement.month, [x for x in statement.lines if x["kind"] == "usage"]
+    month = statement.month
     return {
         **summary(statement),
         "price_book_id": statement.price_book_id,
         "price_book_version": statement.price_book_version,
-        "minutes": sum(int(x["raw_quantity"]) for x in used if x["product"] == MINUTES.name),
-        "websocket_bytes": sum(
-            int(x["websocket_raw_quantity"]) for x in used if x["product"] == BANDWIDTH.name
-        ),
+        "minutes": statement.minutes,
+        "websocket_bytes": statement.websocket_bytes,
         "lines": [line(x, month.customer_id, month.month_ms) for x in statement.lines],
         "totals": statement.totals,
         "holds": [hold(x) for x in held],

@@ -40,15 +40,6 @@ def concurrent_change(stream: str) -> ApiError:
     )
 
 
-def changed_meanwhile(expected: str, present: str) -> ApiError:
-    return ApiError(
-        412,
-        "precondition_failed",
-        "Precondition failed",
-        f"If-Match is {expected}, the present ETag is {present}; read it again and repeat",
-    )
-
-
 def key_reused() -> ApiError:
     return ApiError(
         422,

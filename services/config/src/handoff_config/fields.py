@@ -99,7 +99,8 @@ def is_host_and_port(value: str) -> bool:
 
 def _is_port(value: str) -> bool:
     digits = value[1:]
-    return value[0] == ":" and digits.isascii() and digits.isdigit() and 1 <= int(digits) <= 65_535
+    number = digits.isascii() and digits.isdigit() and len(digits) <= 5
+    return value[0] == ":" and number and 1 <= int(digits) <= 65_535
 
 
 def domain(field: str, value: str) -> FieldError | None:

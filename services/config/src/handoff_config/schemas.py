@@ -6,9 +6,18 @@ Classic bodies (form or JSON) keep only known fields; null and empty mean the de
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, create_model
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+)
 
 from handoff_common.http import StrictModel, parse
 from handoff_config.backends import FIELDS
@@ -131,13 +140,43 @@ class CustomerIn(StrictModel):
     billing_email: str = ""
 
 
-class CustomerChange(StrictModel):
+class Change(StrictModel):
+    """Fields left out stay as they are. `nullable`: those whose null means something."""
+
+    nullable: ClassVar[frozenset[str]] = frozenset()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_null(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.field_name not in cls.nullable:
+            raise ValueError("null is not allowed; leave the field out to keep what it is")
+        return value
+
+
+# Fields of a `Change`: None where they are left out, which no caller can send.
+_Text = Annotated[str | None, WithJsonSchema({"type": "string"})]
+_Flag = Annotated[bool | None, WithJsonSchema({"type": "boolean"})]
+_Start = Annotated[
+    AwareDatetime | None,
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+_Kind = Annotated[
+    Literal["paid", "trial"] | None, WithJsonSchema({"type": "string", "enum": ["paid", "trial"]})
+]
+_NewRole = Annotated[Role | None, WithJsonSchema({"type": "string", "enum": list(get_args(Role))})]
+
+
+class CustomerChange(Change):
     """Fields left out stay as they are."""
 
-    name: str | None = None
-    account_type: Literal["paid", "trial"] | None = None
-    billing_email: str | None = None
-    suspended: bool | None = Field(None, description="A suspended account hands nothing off")
+    name: _Text = None
+    account_type: _Kind = None
+    billing_email: _Text = None
+    suspended: _Flag = Field(
+        None,
+        description="A suspended account hands nothing off, and its open connections end after "
+        "the edge's grace, as after a contract's end",
+    )
 
 
 class ContractIn(StrictModel):
@@ -146,10 +185,12 @@ class ContractIn(StrictModel):
     ends_at: Instant | None = Field(None, description="null: open-ended")
 
 
-class ContractChange(StrictModel):
+class ContractChange(Change):
     """Fields left out stay as they are; `ends_at` null makes it open-ended."""
 
-    starts_at: Instant | None = None
+    nullable = frozenset({"ends_at"})
+
+    starts_at: _Start = None
     ends_at: Instant | None = None
 
 
@@ -159,12 +200,12 @@ class NewUser(StrictModel):
     role: Role
 
 
-class UserChange(StrictModel):
+class UserChange(Change):
     """Fields left out stay as they are."""
 
-    login: str | None = None
-    name: str | None = None
-    role: Role | None = None
+    login: _Text = None
+    name: _Text = None
+    role: _NewRole = None
 
 
 class NewTokenIn(StrictModel):

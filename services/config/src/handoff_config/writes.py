@@ -1,13 +1,12 @@
 """One write of the API: the command, its answer, and the wait until every service knows of it.
 
-Owns Idempotency-Key, ETag and If-Match, and the rate limit of writes.
+Owns Idempotency-Key and the rate limit of writes.
 """
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from fastapi import Request
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -17,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from handoff_common.access import Permission, Principal, authorize
 from handoff_common.clock import Clock
 from handoff_common.errors import ApiError, FieldError
-from handoff_common.http import read_body
 from handoff_common.log import EventLog
 from handoff_common.outbox import Outbox
 from handoff_common.telemetry import get_logger
@@ -140,26 +138,8 @@ async def _once(request: Request, principal: Principal) -> Once | None:
     url = request.url
     for part in (request.method, url.path, url.query):
         seen.update(part.encode() + b"\n")
-    seen.update(await read_body(request))
+    seen.update(await request.body())
     return Once(principal.token_id, hashlib.sha256(key.encode()).hexdigest(), seen.hexdigest())
-
-
-# --- ETag and If-Match -------------------------------------------------------------------------
-
-
-def etag(body: Any) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return f'"{hashlib.sha256(canonical).hexdigest()[:32]}"'
-
-
-def check_match(request: Request, present: Any) -> None:
-    """412 where the request's If-Match names another representation than the `present` one."""
-    expected = request.headers.get("if-match")
-    if expected is None:
-        return
-    tags = [tag.strip() for tag in expected.split(",")]
-    if "*" not in tags and etag(present) not in tags:
-        raise errors.changed_meanwhile(expected[:200], etag(present))
 
 
 # --- The rate limit ----------------------------------------------------------------------------

@@ -23,6 +23,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: [\x20-\x7e\x80-\xff\t]*)?")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\x20-\x7e\x80-\xff\t]*)?")
 _CHUNK_LINE_MAX = 4096
+_LENGTH_DIGITS = 18
 
 
 def accept_for(key: str) -> str:
@@ -58,20 +59,24 @@ class AnswerReader:
     def __init__(self, head: Head) -> None:
         self._head = head
         self._buffer = bytearray()
-        self._start = 0
+        self._start = self._line_start = self._searched = 0
 
     def feed(self, data: bytes) -> Upgraded | Declined | None:
         """None until the final head is whole. Raises Refused with a code that begins with
         `origin_`."""
         self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n", self._start)) >= 0:
-            end += 4
-            if end > ANSWER_HEAD_MAX:
-                break
+        while (at := self._buffer.find(b"\n", self._searched, ANSWER_HEAD_MAX)) >= 0:
+            if at == 0 or self._buffer[at - 1] != 0x0D:
+                text = "a line of the origin's answer ends with LF alone; it must end with CRLF"
+                raise refused("origin_invalid_answer", text)
+            end = self._searched = at + 1
+            if at - 1 != self._line_start:
+                self._line_start = end
+                continue
             raw = bytes(self._buffer[self._start : end])
             version, status, fields = _read_head(raw)
             if 100 <= status < 200 and status != 101:
-                self._start = end
+                self._start = self._line_start = end
                 continue
             rest = bytes(self._buffer[end:])
             if status == 101:
@@ -206,6 +211,7 @@ def _body(status: int, fields: tuple[Field, ...]) -> Body:
     if not lengths:
         return _UntilEnd()
     length = lengths.pop()
-    if lengths or not (length.isascii() and length.isdigit()):
+    digits = length.isascii() and length.isdigit() and len(length) <= _LENGTH_DIGITS
+    if lengths or not digits:
         raise refused("origin_bad_framing", "the origin's Content-Length cannot be understood")
     return _Sized(int(length))

@@ -36,8 +36,11 @@ def verdict(
 ) -> Ending | None:
     """Why the service's open connections must end now, or None where they may go on.
 
-    noticed_ms: when it was first seen that the customer has no contract in force; it stands for the
+    noticed_ms: when it was first seen that the customer may not have WebSockets; it stands for the
     contract's end where the snapshots do not tell one.
+
+    A version that was deactivated ends nothing: a connection belongs to the version that it was
+    accepted under, and who wants it ended disables the product.
     """
     cap = book.cap(customer_id)
     if cap is not None and cap.end_open:
@@ -49,18 +52,30 @@ def verdict(
         return Ending(Reason.DISABLED, "the service was deleted")
     if not service.websockets_enabled and not service.keep_open:
         return Ending(Reason.DISABLED, "WebSockets were disabled for this service")
-    ended_ms = contract_ended(book, customer_id, now_ms, noticed_ms)
-    if ended_ms is not None and now_ms >= ended_ms + contract_grace_ms:
-        return Ending(Reason.CONTRACT_ENDED, "the contract for WebSockets has ended")
+    lapse = lapsed(book, customer_id, now_ms, noticed_ms)
+    if lapse is not None and now_ms >= lapse.since_ms + contract_grace_ms:
+        return Ending(Reason.CONTRACT_ENDED, lapse.text)
     return None
 
 
-def contract_ended(book: RuleBook, customer_id: str, now_ms: int, noticed_ms: int) -> int | None:
-    """When the customer's contract ended; None while one is in force."""
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """A customer that may have no WebSockets any more, since when, and why."""
+
+    since_ms: int
+    text: str
+
+
+def lapsed(book: RuleBook, customer_id: str, now_ms: int, noticed_ms: int) -> Lapse | None:
+    """What keeps the customer from new handoffs, its open ones may outlive by a grace; None where
+    nothing does."""
+    ended = "the contract for WebSockets has ended"
     customer = book.customer(customer_id)
     if customer is None or customer.deleted_at is not None:
-        return noticed_ms
+        return Lapse(noticed_ms, ended)
     found = entitlement(customer.contracts, now_ms)
-    if found.in_force:
-        return None
-    return noticed_ms if found.ended_ms is None else found.ended_ms
+    if not found.in_force:
+        return Lapse(noticed_ms if found.ended_ms is None else found.ended_ms, ended)
+    if customer.suspended or customer.account_type == "trial":
+        return Lapse(noticed_ms, "the account may not use WebSockets any more")
+    return None

@@ -11,7 +11,7 @@ from handoff_common.clock import Clock
 from handoff_common.events import CLOSE_CODES, Reason
 from handoff_common.telemetry import get_logger
 from handoff_edge.configuration import Configuration
-from handoff_edge.endings import DRAINED, Ending, contract_ended, verdict
+from handoff_edge.endings import DRAINED, Ending, lapsed, verdict
 from handoff_edge.tunnels import Open, Tunnels
 
 _LOOK_SECONDS: Final = 1.0
@@ -91,7 +91,7 @@ class Enforcement:
         now_ms = self._clock.now_ms()
         book = self._configuration.book
         noticed_ms = self._noticed.setdefault(customer_id, now_ms)
-        if contract_ended(book, customer_id, now_ms, noticed_ms) is None:
+        if lapsed(book, customer_id, now_ms, noticed_ms) is None:
             del self._noticed[customer_id]
         return verdict(
             book,

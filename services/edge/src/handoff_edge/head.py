@@ -212,7 +212,8 @@ def _host(value: str) -> str:
         if not _REG_NAME.fullmatch(host):
             raise bad
         host = host.lower().removesuffix(".")
-    if not host or (port and not (port.isascii() and port.isdigit() and int(port) <= 65535)):
+    digits = port.isascii() and port.isdigit() and len(port) <= 5
+    if not host or (port and not (digits and int(port) <= 65535)):
         raise bad
     return host
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from handoff_common.access import Principal
+from handoff_common.access import Principal, owner_of
 from handoff_common.clock import Clock
 from handoff_common.database import Database
-from handoff_common.errors import forbidden, not_found
+from handoff_common.errors import not_found
 from handoff_common.events import ServiceData
 from handoff_common.log import EventLog
 from handoff_common.outbox import Outbox
@@ -34,12 +34,9 @@ class Context:
         return service
 
     def customer(self, principal: Principal, asked: str | None) -> str | None:
-        """Whose data a call is about; None, for an operator who named nobody: everyone's."""
-        if principal.customer_id is None:
-            return asked
-        if asked is not None and asked != principal.customer_id:
-            raise forbidden("customer_id: only an operator may name another customer")
-        return principal.customer_id
+        """Whose data a call is about; None, for an operator who named nobody: everyone's. 404 for
+        another's, as if there were none."""
+        return owner_of(principal, asked)
 
     def instant(self, name: str, text: str | None, default: int) -> int:
         """A `from` or `to`, as epoch ms; 400 that says what is allowed."""

@@ -34,7 +34,8 @@ USER = "metering"
 
 
 class Rebuilt(NamedTuple):
-    """What a rebuild did. dropped: rows that no longer exist and will be published as zero."""
+    """What a rebuild did. events: those that were folded; what was parked is none of them.
+    dropped: rows that no longer exist and will be published as zero."""
 
     generation: int
     events: int
@@ -90,9 +91,11 @@ async def _rebuild(
         rows += len(made)
         dropped += len((former[number] | before.rows.get(number, frozenset())) - made)
     async with database.transaction() as tx:
-        events = sum((await store_slices.read_positions(tx)).values())
         await store_slices.end_rebuild(tx)
-    return Rebuilt(generation, events, rows, dropped)
+    folded = metrics.registry.get_sample_value(
+        "handoff_projection_events_total", {"topic": CONNECTIONS.name}
+    )
+    return Rebuilt(generation, int(folded or 0), rows, dropped)
 
 
 async def _settle(database: Database, edges: watermarks.Edges, number: int) -> frozenset[UsageKey]:

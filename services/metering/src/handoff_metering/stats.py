@@ -180,8 +180,9 @@ def _month(context: Context, year: str | None, month: str | None) -> tuple[int, 
         start_ms = month_of(to_ms(now))
         return month_bounds(from_ms(start_ms).year, from_ms(start_ms).month)
     for name, text, low, high in (("year", year, 1970, 9998), ("month", month, 1, 12)):
-        if text is not None and not (text.isdigit() and low <= int(text) <= high):
-            raise bad_parameter(name, f"{text!r}; allowed: {low} to {high}")
+        digits = text is None or (text.isascii() and text.isdigit() and len(text) <= 4)
+        if text is not None and not (digits and low <= int(text) <= high):
+            raise bad_parameter(name, f"{text[:40]!r}; allowed: {low} to {high}")
     return month_bounds(int(year or now.year), int(month or now.month))
 
 

@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from handoff_common import log_salvage
 from handoff_common import settings as common_settings
-from handoff_common.errors import HandoffError
+from handoff_common.errors import HandoffError, SettingError
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.telemetry import configure_logs
 from handoff_standalone import admin, journal, parked, reconciliation
-from handoff_standalone.settings import StandaloneSettings, every_model
+from handoff_standalone.settings import StandaloneSettings, check_names
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +32,12 @@ app.command("reconcile")(reconciliation.run)
 app.add_typer(log_app, name="log")
 
 DataDir = Annotated[Path, typer.Option("--data", envvar="HANDOFF_DATA_DIR", help="the data folder")]
+
+
+class NoData(HandoffError):
+    """The data folder holds no log."""
+
+    code = "no_data"
 
 
 def run(work: Coroutine[Any, Any, int]) -> int:
@@ -52,9 +59,7 @@ def up() -> None:
     from handoff_standalone.system import serve
 
     environ = dict(os.environ)
-    for name in common_settings.unknown(every_model(), environ):
-        typer.echo(f"{name} is set, but no setting has this name; is it misspelt?", err=True)
-        raise typer.Exit(2)
+    check_names(environ)
     settings = common_settings.load(StandaloneSettings, environ)
     configure_logs(level=settings.log_level)
     raise typer.Exit(run(serve(settings, environ)))
@@ -82,7 +87,7 @@ def verify_invoice(
     keep = common_settings.load(MeteringSettings, os.environ).metering_keep_months
 
     async def work() -> int:
-        log = await SqliteLog.open(data / "log.db", read_only=True)
+        log = await SqliteLog.open(log_file(data), read_only=True)
         try:
             proof = await prove(log, invoice, keep_months=keep)
         finally:
@@ -90,6 +95,11 @@ def verify_invoice(
         console = Console(soft_wrap=True)
         console.print(f"invoice     {proof.invoice.number} ({proof.invoice.invoice_id})")
         console.print(f"events      {proof.events} folded, {proof.unreadable} unreadable")
+        delivery = proof.delivery
+        console.print(
+            f"delivery    {delivery.proved} rows found in the log, {delivery.superseded} cannot be "
+            "compared: later figures took their place"
+        )
         console.print(f"in invoice  {proof.invoice.content_hash}")
         console.print(f"rebuilt     {proof.rebuilt_hash or '-'}")
         if proof.difference is not None:
@@ -109,6 +119,7 @@ def rebuild(data: DataDir = admin.DEFAULT_DATA) -> None:
     from handoff_standalone.system import rebuild as rebuild_metering
 
     configure_logs(level="warning")
+    log_file(data)
     done = asyncio.run(rebuild_metering(StandaloneSettings(data_dir=data), os.environ))
     typer.echo(
         f"generation {done.generation}: {done.events} events folded into {done.rows} rows; "
@@ -119,7 +130,7 @@ def rebuild(data: DataDir = admin.DEFAULT_DATA) -> None:
 @log_app.command()
 def check(data: DataDir = admin.DEFAULT_DATA) -> None:
     """Read every record; exit 1 with the places of those that cannot be read."""
-    raise typer.Exit(asyncio.run(_salvage(data, None)))
+    raise typer.Exit(_salvage(data, None))
 
 
 @log_app.command()
@@ -127,25 +138,34 @@ def salvage(target: Path, data: DataDir = admin.DEFAULT_DATA) -> None:
     """Copy every readable record to a new file; the source stays as it is."""
     if target.exists():
         raise typer.BadParameter(f"{target} exists; name a file that does not")
-    raise typer.Exit(asyncio.run(_salvage(data, target)))
+    raise typer.Exit(_salvage(data, target))
 
 
-async def _salvage(data: Path, target: Path | None) -> int:
-    log = await SqliteLog.open(data / "log.db", read_only=True)
-    try:
-        copied, lost = await log.salvage(target)
-    finally:
-        await log.close()
-    typer.echo(f"{copied} records are readable, {len(lost)} are not")
-    for place in lost:
-        typer.echo(f"  {place}")
-    return 1 if lost else 0
+def _salvage(data: Path, target: Path | None) -> int:
+    found = log_salvage.salvage(log_file(data), target)
+    typer.echo(f"{found.copied} records are readable, {found.lost} are not")
+    if found.before:
+        typer.echo(f"{found.before} were lost in an earlier salvage")
+    for note in found.notes:
+        typer.echo(f"  {note}")
+    return 1 if found.notes else 0
+
+
+def log_file(data: Path) -> Path:
+    """The data folder's log, which must be there. Raises NoData."""
+    path = data / "log.db"
+    if not path.exists():
+        raise NoData(f"{path} is not there; name the data folder with --data or HANDOFF_DATA_DIR")
+    return path
 
 
 def main() -> None:
     try:
         app()
-    except HandoffError as error:
+    except SettingError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    except (HandoffError, OSError) as error:
         sys.stderr.write(f"handoff: {error}\n")
         sys.exit(1)
 

@@ -99,9 +99,16 @@ def price_books(context: typer.Context) -> None:
 
 
 @app.command()
-def price_book(context: typer.Context, file: Path) -> None:
+def price_book(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
+) -> None:
     """Add a price book from a JSON file."""
-    _print(context, "POST", "/v1/price-books", json.loads(file.read_text()))
+    try:
+        book = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{file} is not JSON: {error}") from None
+    _print(context, "POST", "/v1/price-books", book)
 
 
 @app.command()

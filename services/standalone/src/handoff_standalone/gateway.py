@@ -55,7 +55,7 @@ class Gateway:
             await self._apps[service](scope, receive, send)
             return
         _, first, *rest = path.split("/", 2)
-        if first in self._apps and rest and rest[0] in _OWN_PAGES:
+        if first in self._apps and rest and rest[0].partition("/")[0] in _OWN_PAGES:
             # Starlette strips root_path from path itself.
             await self._apps[first](dict(scope, root_path=f"/{first}"), receive, send)
             return

@@ -8,8 +8,9 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +18,10 @@ from handoff_billing import wiring as billing
 from handoff_billing.settings import BillingSettings
 from handoff_common.clock import SystemClock
 from handoff_common.database import Database
+from handoff_common.errors import SettingError
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.service import Service, listen, running, serving, stop_signals
-from handoff_common.settings import load, shown, variable
+from handoff_common.settings import Settings, load, variable
 from handoff_common.telemetry import get_logger
 from handoff_config import wiring as config
 from handoff_config.settings import ConfigSettings
@@ -29,8 +31,9 @@ from handoff_metering import rebuild as metering_rebuild
 from handoff_metering import wiring as metering
 from handoff_metering.rebuild import Rebuilt
 from handoff_metering.settings import MeteringSettings
+from handoff_standalone.damage import named
 from handoff_standalone.gateway import Gateway
-from handoff_standalone.settings import StandaloneSettings
+from handoff_standalone.settings import StandaloneSettings, shown_here
 
 READY_SECONDS = 30.0
 
@@ -64,11 +67,13 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
     """The whole system, ready. On leaving, the edge stops first: what it still publishes is
     metered, and what metering publishes is billed, before the log closes.
 
-    Raises AlreadyInUse, LogCorrupt, SettingError, OSError (a port that is taken).
+    Raises SettingError, also for an address that cannot be listened on and a folder that cannot be
+    used; AlreadyInUse, LogCorrupt, DatabaseDamaged.
     """
     logger = get_logger("standalone")
     data = settings.data_dir
-    data.mkdir(parents=True, exist_ok=True)
+    with _setting("data_dir", data, "a folder that this process may write in"):
+        data.mkdir(parents=True, exist_ok=True)
     environ = dict(environ) | {variable("data_dir"): str(data)}
     models = Models(
         load(ConfigSettings, environ),
@@ -77,19 +82,18 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
         load(EdgeSettings, environ),
     )
     for name, model in {"standalone": settings, **models._asdict()}.items():
-        logger.info("settings", service=name, **shown(model))
+        logger.info("settings", service=name, **shown_here(model))
     async with AsyncExitStack() as stack:
-        log = await SqliteLog.open(data / "log.db")
+        with _setting("data_dir", data, "a folder that this process may write in"):
+            log = await SqliteLog.open(data / "log.db")
         stack.push_async_callback(log.close)
         databases = {}
         for name in ("config", "metering", "billing"):
             databases[name] = Database(f"sqlite+aiosqlite:///{data / name}.db")
             stack.push_async_callback(databases[name].close)
-        api = stack.enter_context(listen(settings.api_host, settings.api_port))
-        admin = stack.enter_context(
-            listen(models.edge.edge_admin_host, models.edge.edge_admin_port)
-        )
-        clients = stack.enter_context(listen(models.edge.edge_host, models.edge.edge_port))
+        api = stack.enter_context(_listen(settings, "api"))
+        admin = stack.enter_context(_listen(models.edge, "edge_admin"))
+        clients = stack.enter_context(_listen(models.edge, "edge"))
         endpoints = Endpoints(
             f"http://{_reachable(api)}:{_port(api)}", _port(clients), _port(admin), os.getpid()
         )
@@ -97,8 +101,11 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
         failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stack.callback(failed.cancel)
         for service in services:
-            ended = await stack.enter_async_context(running(service))
-            ended.add_done_callback(lambda one: _pass_on(one, failed))
+            try:
+                ended = await stack.enter_async_context(running(service))
+            except Exception as error:
+                raise named(error, data, service.name) from error
+            ended.add_done_callback(partial(_pass_on, data, service.name, failed))
         apps = {service.name: service.app for service in services}
         await stack.enter_async_context(serving(apps.pop("edge"), admin))
         gateway = Gateway(apps, lambda: _not_ready(services))
@@ -111,13 +118,15 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
 
 
 async def serve(settings: StandaloneSettings, environ: Mapping[str, str]) -> int:
-    """Run until a signal, or until a loop ends; the exit status."""
+    """Run until a signal: 0. Raises HandoffError where a loop ends, besides what `system` does."""
     async with stop_signals() as stop, system(settings, environ) as running_system:
         waiting = asyncio.create_task(stop.wait())
         either: set[asyncio.Future[Any]] = {waiting, running_system.failed}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        return 1 if running_system.failed.done() else 0
+        if running_system.failed.done():
+            running_system.failed.result()
+        return 0
 
 
 async def rebuild(settings: StandaloneSettings, environ: Mapping[str, str]) -> Rebuilt:
@@ -129,6 +138,8 @@ async def rebuild(settings: StandaloneSettings, environ: Mapping[str, str]) -> R
         return await metering_rebuild.rebuild(
             load(MeteringSettings, environ), log=log, database=database, clock=SystemClock()
         )
+    except Exception as error:
+        raise named(error, settings.data_dir, "metering") from error
     finally:
         await database.close()
         await log.close()
@@ -147,10 +158,39 @@ def _build(
     ]
 
 
-def _pass_on(one: "asyncio.Future[None]", failed: "asyncio.Future[None]") -> None:
+@contextmanager
+def _setting(field: str, value: object, allowed: str) -> Iterator[None]:
+    """Names the setting where the system refuses what it says."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SettingError(f"{variable(field)} = {str(value)!r}: {why}; takes {allowed}") from None
+
+
+def _listen(settings: Settings, name: str) -> socket.socket:
+    """Listen where the settings `<name>_host` and `<name>_port` say."""
+    host, port = (getattr(settings, f"{name}_{part}") for part in ("host", "port"))
+    try:
+        return listen(host, port)
+    except socket.gaierror as error:
+        raise SettingError(
+            f"{variable(f'{name}_host')} = {host!r}: {error.strerror}; takes an address of this "
+            "machine"
+        ) from None
+    except OSError as error:
+        raise SettingError(
+            f"{variable(f'{name}_port')} = {port}, {variable(f'{name}_host')} = {host!r}: "
+            f"{error.strerror}; take a free port (0: any) and an address of this machine"
+        ) from None
+
+
+def _pass_on(
+    data: Path, service: str, failed: "asyncio.Future[None]", one: "asyncio.Future[None]"
+) -> None:
     error = None if one.cancelled() else one.exception()
     if error is not None and not failed.done():
-        failed.set_exception(error)
+        failed.set_exception(named(error, data, service))
         failed.exception()
 
 

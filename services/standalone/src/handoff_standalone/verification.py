@@ -9,17 +9,27 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from handoff_billing import usage as billed
-from handoff_billing.verify import Difference, check_links, verify
+from handoff_billing.verify import (
+    DeliveryCheck,
+    Difference,
+    Logged,
+    check_delivery,
+    check_links,
+    period_of,
+    verify,
+)
 from handoff_common import codec
-from handoff_common.errors import HandoffError
+from handoff_common.errors import HandoffError, Unreadable
 from handoff_common.events import (
     ConnectionEvent,
+    DeliveryUsage,
     InvoiceData,
     InvoiceFinalized,
 )
 from handoff_common.instants import to_ms
 from handoff_common.log import EventLog, Partition, Record
-from handoff_common.topics import CONNECTIONS, INVOICES
+from handoff_common.minutes import month_of
+from handoff_common.topics import CONNECTIONS, DELIVERY, INVOICES
 from handoff_metering.replay import Reading
 from handoff_metering.settings import KEEP_MONTHS
 from handoff_metering.usage import usage_at
@@ -32,8 +42,9 @@ class NoSuchInvoice(HandoffError):
 
 
 class Proof(NamedTuple):
-    """events: connection events read; unreadable: records that count for nothing: those
-    that metering parked, and nobody decided to retry."""
+    """events: connection events that count; unreadable: records that do not: those that metering
+    parked, and nobody decided to retry. delivery: how many of the document's delivery rows the log
+    bears out."""
 
     invoice: InvoiceData
     ok: bool
@@ -41,6 +52,7 @@ class Proof(NamedTuple):
     difference: Difference | None
     events: int
     unreadable: int
+    delivery: DeliveryCheck
 
 
 async def invoices(log: EventLog) -> list[InvoiceData]:
@@ -78,15 +90,37 @@ async def prove(log: EventLog, wanted: str, *, keep_months: int = KEEP_MONTHS) -
         if key.customer_id == invoice.customer_id
     }
     result = verify(invoice.content, usage)
+    delivery = check_delivery(
+        invoice.content, await _delivery(log, invoice), invoice.delivery_revision
+    )
     same = result.ok and result.content_hash == invoice.content_hash
     return Proof(
         invoice,
-        same and broken is None,
+        same and broken is None and delivery.difference is None,
         result.rebuilt_hash,
-        result.difference or broken,
+        result.difference or delivery.difference or broken,
         len(events),
         reading.parked + reading.discarded,
+        delivery,
     )
+
+
+async def _delivery(log: EventLog, invoice: InvoiceData) -> dict[tuple[str, int, str], Logged]:
+    """The customer's latest delivery rows of the invoice's month."""
+    month_ms = period_of(invoice.content)
+    found: dict[tuple[str, int, str], Logged] = {}
+    async for record in _records(log, DELIVERY.name, {}):
+        try:
+            event: DeliveryUsage = codec.decode(DELIVERY.name, record.value)
+        except Unreadable:
+            continue
+        data, hour_ms = event.data, to_ms(event.data.hour)
+        if data.customer_id != invoice.customer_id or month_of(hour_ms) != month_ms:
+            continue
+        key = (data.region, hour_ms, data.source)
+        if key not in found or found[key].revision < data.revision:
+            found[key] = Logged(data.revision, data.bytes)
+    return found
 
 
 async def _records(log: EventLog, topic: str, upto: Mapping[int, int]) -> AsyncIterator[Record]:

@@ -8,7 +8,9 @@ from sqlalchemy import insert, select
 from handoff_billing import pricebook
 from handoff_billing import tables as t
 from handoff_billing import terms as agreed
-from handoff_billing.pricebook import PriceBook
+from handoff_billing.errors import no_price_book
+from handoff_billing.instants import month_text
+from handoff_billing.pricebook import Currency, PriceBook
 from handoff_billing.store import Tx, as_json
 from handoff_billing.terms import Terms
 
@@ -84,3 +86,28 @@ async def add_terms(tx: Tx, owner: str, terms: Terms, *, now_ms: int, by: str) -
             created_by=by,
         )
     )
+
+
+async def of(tx: Tx, customer_id: str, month_ms: int) -> tuple[PriceBook, Given]:
+    """The price book version and the terms of a customer's month. Raises no_price_book (409)."""
+    found = await find(tx, customer_id, month_ms)
+    if found is None:
+        raise no_price_book(customer_id, month_text(month_ms))
+    return found
+
+
+async def find(tx: Tx, customer_id: str, month_ms: int) -> tuple[PriceBook, Given] | None:
+    """What prices a customer's month; None where nothing is in force."""
+    given = await terms_in_force(tx, customer_id, month_ms)
+    if given is None:
+        return None
+    versions = await read_books(tx, given.terms.price_book_id)
+    book = pricebook.in_force(versions, month_ms)
+    return None if book is None else (book, given)
+
+
+async def usual_currency(tx: Tx) -> Currency:
+    """The currency of the first prices that held for everyone: a month that nothing prices has no
+    other."""
+    given = (await read_terms(tx, t.DEFAULT_CUSTOMER))[0]
+    return (await read_books(tx, given.terms.price_book_id))[0].currency

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from handoff_common.conditional import check_match, etag
 from handoff_common.errors import not_found
 from handoff_common.http import Page, decode_cursor, encode_cursor
 from handoff_common.ids import short_id, uuid7
@@ -25,7 +26,6 @@ from handoff_config.routes.common import (
 )
 from handoff_config.store import Answer
 from handoff_config.streams import CUSTOMER
-from handoff_config.writes import check_match, etag
 
 router = APIRouter(tags=["customers"])
 
@@ -92,7 +92,7 @@ async def change_customer(
     principal: Operator,
 ) -> Response:
     """Change name, account type or billing address, or suspend the account."""
-    values = {k: v for k, v in body.model_dump(exclude_unset=True).items() if v is not None}
+    values = body.model_dump(exclude_unset=True)
 
     def command(customer: Customer) -> account_commands.Events:
         check_match(request, views.customer(customer))
@@ -210,7 +210,7 @@ async def change_contract(
     """Change when a contract starts or ends."""
     given = body.model_dump(exclude_unset=True)
     changes: dict[str, Any] = {}
-    if given.get("starts_at") is not None:
+    if "starts_at" in given:
         changes["starts_ms"] = to_ms(given["starts_at"])
     if "ends_at" in given:
         changes["ends_ms"] = None if given["ends_at"] is None else to_ms(given["ends_at"])

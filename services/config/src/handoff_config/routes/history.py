@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from handoff_common.access import ALLOWED, Permission, Principal
+from handoff_common.access import ALLOWED, Permission, Principal, owner_of
 from handoff_common.http import Page, decode_cursor, encode_cursor
 from handoff_config import schemas, views
 from handoff_config.routes.common import Ctx, Limit, Reader, service_for
@@ -45,7 +45,7 @@ async def list_history(
 ) -> Response:
     """Every change of the customer, newest first; of its users, tokens and contracts too for those
     who may manage them. An operator sees all, or one customer's."""
-    asked = principal.customer_id or customer_id
+    asked = owner_of(principal, customer_id)
     return await _page(ctx, principal, limit, cursor, customer_id=asked)
 
 

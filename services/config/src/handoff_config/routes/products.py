@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from handoff_common.access import Permission
+from handoff_common.access import Permission, owner_of
+from handoff_common.conditional import check_match, etag
 from handoff_config import products, schemas, service_commands, views
 from handoff_config.routes.common import (
     Configurer,
@@ -21,7 +22,6 @@ from handoff_config.routes.common import (
 from handoff_config.services import Service
 from handoff_config.store import Answer
 from handoff_config.streams import SERVICE
-from handoff_config.writes import check_match, etag
 
 router = APIRouter()
 
@@ -31,7 +31,7 @@ def _add(product: str, prefix: str, *, documented: bool) -> None:
 
     async def listed(ctx: Ctx, principal: Reader, customer_id: str | None = None) -> Response:
         """The services that have the product. An operator may name a customer."""
-        asked = principal.customer_id or customer_id
+        asked = owner_of(principal, customer_id)
         ids = await ctx.store.services_with(product, asked)
         return JSONResponse(views.product_services(product, asked, ids, many))
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from handoff_common.access import Principal
+from handoff_common.conditional import check_match, etag
 from handoff_common.errors import FieldError, invalid, not_found
 from handoff_common.http import Page, classic_body, decode_cursor, encode_cursor, ignored_header
 from handoff_common.ids import short_id
@@ -21,7 +22,7 @@ from handoff_config.routes.common import (
 )
 from handoff_config.store import Answer
 from handoff_config.streams import CUSTOMER
-from handoff_config.writes import Context, check_match, etag
+from handoff_config.writes import Context
 
 router = APIRouter(tags=["users"])
 

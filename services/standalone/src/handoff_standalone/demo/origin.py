@@ -1,11 +1,14 @@
 """A real origin in a process of its own: a small chat server on the `websockets` library.
 
 `/rooms/<name>`: what one says, all in the room hear. `/bulk`: echo of binary messages. Its port is
-printed in the first line it writes.
+printed in the first line it writes. Without arguments it takes a free port of the loopback address
+and ends with its standard input; with `HOST PORT` it serves until a signal. It imports nothing of
+ours, so that an image can hold this file alone.
 """
 
 import asyncio
 import contextlib
+import signal
 import sys
 from collections import defaultdict
 
@@ -31,7 +34,11 @@ async def talk(connection: ServerConnection) -> None:
             room.discard(connection)
 
 
-async def main() -> None:
+async def main(arguments: list[str]) -> None:
+    if arguments:
+        host, port = arguments
+        await _until_signalled(host, int(port))
+        return
     async with serve(talk, "127.0.0.1", 0, max_size=2**22) as server:
         sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
         sys.stdout.flush()
@@ -39,5 +46,11 @@ async def main() -> None:
         await asyncio.to_thread(sys.stdin.read)
 
 
+async def _until_signalled(host: str, port: int) -> None:
+    async with serve(talk, host, port, max_size=2**22) as server:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.close)
+        await server.wait_closed()
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1:]))

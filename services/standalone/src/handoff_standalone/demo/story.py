@@ -30,11 +30,11 @@ class DemoFailed(HandoffError):
 
 
 class Place(NamedTuple):
-    """Where the system is: its API, its edge's port, its log."""
+    """Where the system is: its API, its edge's port, its log where that can be reached."""
 
     api_url: str
     edge_port: int
-    log: EventLog
+    log: EventLog | None
     operator_token: str
 
 
@@ -72,7 +72,9 @@ async def origin() -> AsyncIterator[int]:
             await process.wait()
 
 
-async def set_up(place: Place, origin_port: int, console: Console) -> Customer:
+async def set_up(
+    place: Place, origin_port: int, console: Console, origin_host: str = "127.0.0.1"
+) -> Customer:
     """A customer with a contract, and a service that an engineer of it configures and enables."""
     async with Api(place.api_url, place.operator_token) as operator:
         customer = await operator.call(
@@ -106,7 +108,7 @@ async def set_up(place: Place, origin_port: int, console: Console) -> Customer:
         await engineer.call(
             "POST",
             f"{version}/backend",
-            {"name": "chat", "address": "127.0.0.1", "port": origin_port, "use_ssl": False},
+            {"name": "chat", "address": origin_host, "port": origin_port, "use_ssl": False},
         )
         await engineer.call("PUT", f"{version}/activate")
         console.print("  a service with a domain and a backend; WebSockets are off by default:")
@@ -202,6 +204,7 @@ async def month_usage(stats: Api, now: datetime) -> dict[str, int]:
 
 async def close_a_month(place: Place, customer: Customer, console: Console) -> dict[str, Any]:
     """Append the recording, wait until billing has it, finalize, and return the invoice."""
+    assert place.log is not None, "a recorded month is appended to the log"
     start, end = recording.closed_month(datetime.now(UTC))
     count = await recording.append(place.log, customer.customer_id, customer.service_id, end)
     expected = recording.expected_minutes(end)
@@ -244,6 +247,7 @@ def print_invoice(invoice: dict[str, Any], console: Console) -> None:
 
 async def verify(place: Place, invoice: dict[str, Any], console: Console) -> None:
     """Prove the invoice from the log alone."""
+    assert place.log is not None, "the proof reads the log"
     proof = await prove(place.log, invoice["number"])
     if not proof.ok:
         raise DemoFailed(f"the invoice cannot be proved: {proof.difference}")

@@ -1,0 +1,215 @@
+"""The gateway's configuration in a real nginx, in both forms: who gets what, its own answers."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from handoff_standalone.gateway import ROUTES, service_of
+
+FOLDER = Path(__file__).parents[3] / "deploy/gateway"
+PORTS = {"config": 8001, "metering": 8002, "billing": 8003}
+OWN_PAGES = ("docs", "openapi.json", "healthz", "readyz")
+PATHS = (
+    "/service",
+    "/service/x/version/1/backend?limit=2",
+    "/services",
+    "/enabled-products/v1/websockets/services/x",
+    "/tokens/self",
+    "/v1/customers/x/contracts",
+    "/v1/customers/x/pricing",
+    "/v1/customers/x/credits",
+    "/v1/customers/a%2Fb/pricing",
+    "/stats",
+    "/statsx",
+    "/v1/usage?by=day",
+    "/v1/connections/x",
+    "/billing/v3/invoices/month-to-date",
+    "/billing/v4",
+    "/v1/estimates",
+    "/v1//usage",
+    "/etc/passwd",
+)
+
+
+@dataclass
+class Stubs:
+    """A server in each service's place; those in `ill` are not ready."""
+
+    ports: dict[str, int] = field(default_factory=dict)
+    ill: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def stub(name: str, stubs: Stubs) -> Iterator[None]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            ill = self.path == "/readyz" and name in stubs.ill
+            page = "<a href='/openapi.json'>" if self.path == "/docs" else f"{name} {self.path}"
+            self.send_response(503 if ill else 200)
+            self.send_header("Content-Type", "text/html" if "<" in page else "text/plain")
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    stubs.ports[name] = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@dataclass(frozen=True)
+class Gateway:
+    port: int
+    stubs: Stubs
+    form: str
+
+    def get(self, path: str) -> tuple[HTTPResponse, str]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer, answer.read().decode()
+        finally:
+            connection.close()
+
+
+@contextmanager
+def nginx(folder: Path, form: str, stubs: Stubs) -> Iterator[Gateway]:
+    """The gateway of this form with the addresses of the stubs, on a free port."""
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program, "tests/support/install.sh installs nginx"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    services = (FOLDER / f"{form}.conf").read_text()
+    for name, usual in PORTS.items():
+        assert f"{name}:{usual}" in services
+        services = services.replace(f"{name}:{usual}", f"127.0.0.1:{stubs.ports[name]}")
+    text = (FOLDER / "nginx.conf").read_text().replace("listen 8000", f"listen 127.0.0.1:{port}")
+    (folder / "services.conf").write_text(services)
+    (folder / "nginx.conf").write_text(text.replace("/tmp/", f"{folder}/"))
+    # Started as root it would become a user who may not write into the test's folder.
+    options = "daemon off;" + (" user root;" if os.geteuid() == 0 else "")
+    with (folder / "said").open("w+") as said:
+        process = subprocess.Popen(
+            [program, "-c", str(folder / "nginx.conf"), "-g", options], stdout=said, stderr=said
+        )
+        try:
+            deadline = time.monotonic() + 10
+            while not _listens(port):
+                if time.monotonic() > deadline or process.poll() is not None:
+                    said.seek(0)
+                    pytest.fail(f"nginx did not start: {said.read()}")
+                time.sleep(0.05)
+            yield Gateway(port, stubs, form)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module", params=["compose", "kubernetes"])
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    stubs = Stubs()
+    with ExitStack() as stack:
+        for name in PORTS:
+            stack.enter_context(stub(name, stubs))
+        folder = tmp_path_factory.mktemp("gateway")
+        yield stack.enter_context(nginx(folder, request.param, stubs))
+
+
+@pytest.fixture
+def gateway(running: Gateway) -> Iterator[Gateway]:
+    yield running
+    running.stubs.ill.clear()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_reaches_its_service_as_it_was_sent(gateway: Gateway, path: str) -> None:
+    answer, body = gateway.get(path)
+    service = service_of(unquote(path.partition("?")[0]))
+    if service is None:
+        assert answer.status == 404
+        assert answer.getheader("Content-Type") == "application/problem+json"
+        assert json.loads(body)["request_id"] == answer.getheader("X-Request-Id")
+    else:
+        assert (answer.status, body) == (200, f"{service} {path}")
+
+
+def test_the_routes_are_the_embedded_systems() -> None:
+    """nginx takes the first regular expression that matches, as the table's reader does."""
+    text = (FOLDER / "nginx.conf").read_text()
+    routed = r'location ~ "\^(.+)" \{ set \$service (\w+); proxy_pass http://\$upstream; \}$'
+    assert re.findall(routed, text, re.MULTILINE) == list(ROUTES)
+
+
+@pytest.mark.parametrize("service", PORTS)
+def test_a_services_own_pages(gateway: Gateway, service: str) -> None:
+    for page in OWN_PAGES:
+        answer, body = gateway.get(f"/{service}/{page}")
+        assert answer.status == 200
+        if page == "docs":
+            assert body == f"<a href='/{service}/openapi.json'>"
+        else:
+            assert body == f"{service} /{page}"
+    assert gateway.get(f"/{service}/docs/x")[0].status == 404
+    metrics, _ = gateway.get(f"/{service}/metrics")
+    assert metrics.status == (200 if gateway.form == "compose" else 404)
+
+
+@pytest.mark.parametrize("ill", [None, *PORTS])
+def test_it_is_ready_when_all_three_are(gateway: Gateway, ill: str | None) -> None:
+    gateway.stubs.ill.update({ill} if ill else set())
+    answer, body = gateway.get("/readyz")
+    assert answer.status == (503 if ill else 200)
+    assert json.loads(body)["status"] == ("not ready" if ill else "ok")
+    assert gateway.get("/healthz")[0].status == 200
+
+
+def test_what_is_its_own(gateway: Gateway) -> None:
+    assert "/billing/docs" in gateway.get("/docs")[1]
+    assert gateway.get("/.ready/config")[0].status == 404
+
+
+def test_a_service_that_is_away(tmp_path: Path) -> None:
+    nobody = Stubs(ports=dict.fromkeys(PORTS, 1))
+    with nginx(tmp_path, "compose", nobody) as gateway:
+        answer, body = gateway.get("/v1/usage")
+        assert answer.status == 503
+        assert answer.getheader("Retry-After")
+        assert json.loads(body)["type"] == "urn:handoff:error:service_away"
+        assert gateway.get("/readyz")[0].status == 503
