@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import as_file, files
@@ -132,6 +132,7 @@ class Database:
         self._turn = asyncio.Lock()
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "invalidate", _roll_back_sqlite)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -285,6 +286,13 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _roll_back_sqlite(connection: Any, _record: Any, _error: BaseException | None) -> None:
+    # A task was cancelled within a statement. SQLite keeps a closed connection, and its lock to
+    # write, for as long as a cursor of it is referred to: here by the traceback.
+    with suppress(Exception):
+        connection.rollback()
 
 
 def projection_tables(metadata: MetaData) -> tuple[Table, Table]:
