@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := libs/common libs/relay services/edge services/config services/metering services/billing services/standalone
 SOURCES := $(wildcard libs/*/src) $(wildcard services/*/src)
 
-.PHONY: help demo run test check fmt bench lock schemas up down up-check clean
+.PHONY: help demo run test fault check fmt bench lock schemas up down up-check clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" 
 	@tests/support/install.sh $(BIN)/python
 	@tests/support/install-kustomize.sh
 	@$(BIN)/python -m pytest tests -n auto --dist loadgroup $(args)
+
+fault: $(DEV_STAMP) ## the long form of the fault tests: each part killed five times, ten minutes without a broker
+	@tests/support/install.sh $(BIN)/python
+	@HANDOFF_TEST_FAULT_ROUNDS=5 HANDOFF_TEST_AWAY_SECONDS=600 HANDOFF_TEST_CONNECTIONS=1000 \
+	  HANDOFF_TEST_STORM_SECONDS=120 $(BIN)/python -m pytest tests/fault $(args)
 
 check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date
 	@$(BIN)/ruff format --check .

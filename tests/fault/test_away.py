@@ -50,14 +50,17 @@ async def test_the_broker_is_away_and_no_handoff_is_refused(
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
         load = Load(system.edge_port, tenant.domain)
-        await load.open(CONNECTIONS, talk=0.5)
+        # As much in all, however many they are: what is tried is not how fast a client can talk.
+        await load.open(CONNECTIONS, talk=max(0.5, CONNECTIONS / 200))
         await broker.kill()
         meanwhile = Load(system.edge_port, tenant.domain)
         loop = asyncio.get_running_loop()
         over = loop.time() + AWAY_SECONDS
         while loop.time() < over:
-            await meanwhile.open(5, talk=0.5)
-            await meanwhile.close_some(meanwhile.open_ones[:2])
+            await meanwhile.open(5, talk=2)
+            await meanwhile.close_some(
+                meanwhile.open_ones[: max(2, len(meanwhile.open_ones) - 300)]
+            )
             await asyncio.sleep(0.2)
         assert load.refused == meanwhile.refused == 0
         assert load.open_now == CONNECTIONS, "those that were open live on"
@@ -193,3 +196,35 @@ async def test_an_edge_that_was_cut_off_takes_its_connections_back(
             await load.close_all()
             report = await reconciled(system, tenant, load)
             assert report.explained == []
+
+
+async def test_the_database_is_away_and_the_edges_go_on(
+    tmp_path: Path, origin: int, broker: Broker, server: Database
+) -> None:
+    async with distributed(tmp_path / "system", broker.bootstrap, server.address) as system:
+        await system.start()
+        tenant = await make_tenant(system, origin_port=origin)
+        load = Load(system.edge_port, tenant.domain)
+        await load.open(50, talk=0.5)
+        await server.kill()
+        loop = asyncio.get_running_loop()
+        over = loop.time() + min(AWAY_SECONDS, 300)
+        while loop.time() < over:
+            await load.open(3, talk=1)
+            await load.close_some(load.open_ones[: max(1, len(load.open_ones) - 200)])
+            await asyncio.sleep(0.3)
+        assert load.refused == 0
+        async with httpx.AsyncClient() as client:
+            url = f"http://127.0.0.1:{system.ports['metering']}"
+            assert (await client.get(f"{url}/readyz")).status_code == 503
+            token = {"Fastly-Key": tenant.tokens["user"]}
+            answer = await client.get(f"{url}/v1/usage?by=month", headers=token, timeout=60)
+            assert answer.status_code == 503
+            assert answer.json()["type"] == "urn:handoff:error:database_away"
+        await server.restart()
+        await load.close_all()
+        report = await reconciled(system, tenant, load)
+        assert report.explained == []
+        for name in ("config", "metering", "billing"):
+            assert system.processes[name].running
+            assert system.logged(name, "loop_ended") == []

@@ -12,8 +12,10 @@ from support.witness import Load
 async def churning(load: Load, chance: random.Random) -> AsyncIterator[None]:
     """Clients come and go for as long as the context lasts; some stay."""
 
+    over = asyncio.Event()
+
     async def churn() -> None:
-        while True:
+        while not over.is_set():
             await load.open(chance.randint(2, 8), talk=0.3)
             await asyncio.sleep(chance.uniform(0.05, 0.3))
             there = load.open_ones
@@ -24,6 +26,6 @@ async def churning(load: Load, chance: random.Random) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        # Not cancelled: a client that is just being let in must be on the record.
+        over.set()
+        await task

@@ -16,6 +16,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 HEAD_END = b"\r\n\r\n"
+_LENGTHS = itertools.cycle(range(1, 1_000))
+"""Heads differ in their length, so that the record of a connection can be told by it."""
 
 
 @dataclass
@@ -148,6 +151,7 @@ class Load:
                         close_timeout=2,
                         ping_interval=None,
                         create_connection=CountedConnection,
+                        additional_headers={"X-Client": "x" * next(_LENGTHS)},
                     )
                 except (OSError, WebSocketException, TimeoutError):
                     self.refused += 1

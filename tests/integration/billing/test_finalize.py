@@ -61,7 +61,8 @@ async def test_a_month_becomes_a_final_invoice(system: System) -> None:
     assert final["period_start"] == "2024-10-01T00:00:00Z"
     assert final["period_end"] == "2024-11-01T00:00:00Z"
     assert final["customer_name"] == "mine ltd"
-    assert final["late_usage"] == {"amount": "0", "lines": []}
+    assert final["late_usage"] == {"amount": "0", "lines": [], "next_month": "2024-11"}
+    assert (final["kind"], final["corrected_by"]) == ("month", [])
     assert final["final"]["finalized_by"] == "operator@mine"
     assert final["final"]["forced"] is None
     assert final["final"]["positions"] == {"0": 1000, "1": 1000}
@@ -219,6 +220,7 @@ async def test_late_usage_never_changes_a_final_invoice_and_is_shown(system: Sys
                 "amount": "0.5",
             }
         ],
+        "next_month": "2024-11",
     }
     assert {**now, "late_usage": None} == {**final, "late_usage": None}
     assert (await system.finalize()).json()["total"] == final["total"]

@@ -170,7 +170,12 @@ async def test_agreed_terms_show_on_the_invoice(system: System) -> None:
         ("coupon", "-0.5"),
         ("minimum", "8.7"),
     ]
-    assert final["totals"] == {"usage": "2", "adjustments": "8", "total": "10"}
+    assert final["totals"] == {
+        "usage": "2",
+        "adjustments": "8",
+        "corrections": "0",
+        "total": "10",
+    }
     invoice = await system.get(f"/billing/v3/invoices/{final['invoice_id']}")
     codes = [x["credit_coupon_code"] for x in invoice["transaction_line_items"]]
     assert codes == ["", "", "WELCOME", ""]

@@ -85,16 +85,19 @@ async def test_the_gateway_speaks_for_all(http: httpx.AsyncClient) -> None:
 
 async def test_a_docs_page_needs_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
     for service in SERVICES:
-        page = (await http.get(f"/{service}/docs")).text
+        answer = await http.get(f"/{service}/docs")
+        page = answer.text
         assert "http://" not in page and "https://" not in page
         loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
         assert {path.rpartition("/")[2] for path in loaded} == set(ASSETS)
         for path in loaded:
-            answer = await http.get(path)
-            assert answer.status_code == 200 and len(answer.content) > 1_000
-            assert answer.headers["content-type"].startswith(ASSETS[path.rpartition("/")[2]])
+            loaded_file = await http.get(answer.url.join(path))
+            assert loaded_file.status_code == 200 and len(loaded_file.content) > 1_000
+            assert loaded_file.headers["content-type"].startswith(ASSETS[path.rpartition("/")[2]])
         [document] = re.findall(r"url: '([^']+)'", page)
-        assert (await http.get(document)).json()["info"]["title"] == f"Handoff {service}"
+        assert (await http.get(answer.url.join(document))).json()["info"][
+            "title"
+        ] == f"Handoff {service}"
         assert (await http.get(f"/{service}/docs/passwd")).status_code == 404
 
 

@@ -139,3 +139,12 @@ def test_long_lists_are_cut_short() -> None:
         )
     ]
     assert detail.endswith("1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …")
+
+
+def test_rows_of_a_corrected_month_must_lie_before_the_cut_too() -> None:
+    arguments: dict[str, Any] = {"corrected": {OCTOBER - 31 * 24 * HOUR_MS: [RowVersion(0, 1, 99)]}}
+    assert codes(**arguments) == []
+    arguments = {"corrected": {OCTOBER - 30 * 24 * HOUR_MS: [RowVersion(0, 1, 100)]}}
+    assert codes(**arguments) == ["rows_beyond_progress"]
+    arguments = {"corrected": {OCTOBER - 30 * 24 * HOUR_MS: [RowVersion(0, 2, 9)]}}
+    assert codes(**arguments) == ["rows_of_another_generation"]

@@ -34,7 +34,6 @@ from handoff_billing.proof import (
     connections_query,
     delivery_of,
     delivery_row,
-    late_usage,
     rows_behind,
     usage_of,
     usage_row,
@@ -288,30 +287,6 @@ def test_a_chain_that_was_changed_is_not_whole(change: Any, path: str) -> None:
     difference = check_links(made)
     assert difference is not None
     assert difference.path == path
-
-
-def test_late_usage_is_what_the_month_would_be_more() -> None:
-    billed = [line_document(x) for x in rate(used(4_000_000), [], book(), terms())]
-    now = rate(
-        used(6_000_000) | used(1_000_000, region="usa"), [delivered(10**10)], book(), terms()
-    )
-    late = late_usage(billed, now)
-    assert late.amount == "1.75"
-    assert {(x["product"], x["region"]): (x["raw_quantity"], x["amount"]) for x in late.lines} == {
-        ("connection_minutes", "europe"): ("2000000", "0.5"),
-        ("connection_minutes", "usa"): ("1000000", "0.25"),
-        ("delivery_bandwidth", "europe"): ("10000000000", "1"),
-    }
-    same = late_usage(billed, rate(used(4_000_000), [], book(), terms()))
-    assert (same.amount, list(same.lines)) == ("0", [])
-
-
-def test_late_usage_under_a_minimum_costs_nothing_more() -> None:
-    agreed = terms(monthly_minimum=Decimal(100))
-    billed = [line_document(x) for x in rate(used(4_000_000), [], book(), agreed)]
-    late = late_usage(billed, rate(used(8_000_000), [], book(), agreed))
-    assert late.amount == "0"
-    assert [(x["kind"], x["amount"]) for x in late.lines] == [("usage", "1"), ("minimum", "-1")]
 
 
 def test_each_line_has_its_rows_and_they_add_up_to_it() -> None:

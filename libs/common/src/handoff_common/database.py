@@ -9,6 +9,7 @@ Every wait has a time-out (`Limits`), and a database that does not answer is one
 import asyncio
 import hashlib
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -111,6 +112,21 @@ class Limits:
         )
 
 
+class _LettingGo(sqlite3.Connection):
+    """A connection that ends its transaction when it is closed.
+
+    SQLite keeps a closed connection, and the lock that it holds, for as long as a cursor of it is
+    alive; where a task was cancelled inside a statement, its traceback may keep one.
+    """
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+_SQLITE: Final[dict[str, Any]] = {"connect_args": {"factory": _LettingGo}}
+
 _VANISHED_AFTER: Final = 5.0
 """Seconds that the client waits beyond the server's own statement time-out."""
 
@@ -127,12 +143,11 @@ class Database:
         self.is_sqlite = url.startswith("sqlite")
         self.away: str | None = None
         self._url, self._name = url, name
-        options = {} if self.is_sqlite else _postgres_options(self.limits, name)
+        options = _SQLITE if self.is_sqlite else _postgres_options(self.limits, name)
         self.engine: AsyncEngine = create_async_engine(url, **options)
         self._turn = asyncio.Lock()
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self.engine.sync_engine, "invalidate", _roll_back_sqlite)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -286,13 +301,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _roll_back_sqlite(connection: Any, _record: Any, _error: BaseException | None) -> None:
-    # A task was cancelled within a statement. SQLite keeps a closed connection, and its lock to
-    # write, for as long as a cursor of it is referred to: here by the traceback.
-    with suppress(Exception):
-        connection.rollback()
 
 
 def projection_tables(metadata: MetaData) -> tuple[Table, Table]:

@@ -1,13 +1,14 @@
 """`/docs`: the service's OpenAPI document as a page to read and to try calls from.
 
 Its script and style come from this process, so that the page works where no other network is
-reached, and no other site sees who reads it.
+reached, and no other site sees who reads it. The page names all of it relative to itself: a gateway
+serves several services on one port, each page below its service's name.
 """
 
 from importlib.resources import files
 from typing import Final
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import Response
 
@@ -24,12 +25,10 @@ def add_docs_page(app: FastAPI) -> None:
     """Add the page and what it loads; neither is part of the document."""
 
     @app.get("/docs", include_in_schema=False)
-    async def page(request: Request) -> Response:
-        # A gateway serves several services on one port, each below its name.
-        root = request.scope.get("root_path", "").rstrip("/")
-        script, style, icon = (f"{root}/docs/{name}" for name in ASSETS)
+    async def page() -> Response:
+        script, style, icon = (f"docs/{name}" for name in ASSETS)
         return get_swagger_ui_html(
-            openapi_url=f"{root}/openapi.json",
+            openapi_url="openapi.json",
             title=app.title,
             swagger_js_url=script,
             swagger_css_url=style,

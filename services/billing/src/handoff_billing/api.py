@@ -19,19 +19,14 @@ from handoff_billing.callers import (
     visible,
 )
 from handoff_billing.directory import Directory
+from handoff_billing.errors import not_final
+from handoff_billing.issuing import Issuer
 from handoff_billing.ledger import Ledger, final_statement
-from handoff_billing.proof import (
-    connections_query,
-    delivery_of,
-    delivery_row,
-    rows_behind,
-    usage_of,
-    usage_row,
-)
+from handoff_billing.proof import connections_query, delivery_row, rows_in, usage_row
 from handoff_billing.render import invoice_csv
-from handoff_billing.store.invoices import Month
+from handoff_billing.store.invoices import Final, Month
 from handoff_common.access import owner_of
-from handoff_common.errors import ApiError, FieldError, invalid, not_found
+from handoff_common.errors import FieldError, invalid, not_found
 from handoff_common.http import Page, decode_cursor, encode_cursor
 
 
@@ -39,7 +34,7 @@ class Csv(PlainTextResponse):
     media_type = "text/csv"
 
 
-def routes(ledger: Ledger, directory: Directory) -> APIRouter:
+def routes(ledger: Ledger, issuer: Issuer, directory: Directory) -> APIRouter:
     router = APIRouter(prefix="/v1")
 
     @router.get("/invoices", response_model=Page[s.InvoiceSummary])
@@ -71,7 +66,7 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
             "data": [views.summary(await ledger.statement(one)) for one in months[:limit]],
             "meta": {
                 "limit": limit,
-                "next_cursor": more and encode_cursor(more.month_ms, more.invoice_id),
+                "next_cursor": more and encode_cursor(more.place_ms, more.invoice_id),
             },
         }
 
@@ -109,8 +104,12 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
     async def shown(month: Month) -> dict[str, Any]:
         statement = await ledger.statement(month)
         if statement.final is None:
-            return views.invoice(statement, await ledger.holds(month), None)
-        return views.invoice(statement, [], await ledger.late(statement.final))
+            return views.invoice(statement, await issuer.holds(month), None)
+        return await shown_final(statement.final)
+
+    async def shown_final(final: Final) -> dict[str, Any]:
+        after = None if final.alone else await ledger.aftermath(final)
+        return views.invoice(final_statement(final), [], after)
 
     @router.get(
         "/invoices/{invoice_id}/lines/{number}/usage",
@@ -151,14 +150,11 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
         month = await visible(ledger, principal, invoice_id)
         final = (await ledger.statement(month)).final
         if final is None:
-            raise ApiError(
-                409, "not_final", "Not final", f"invoice {invoice_id} is a draft; finalize it first"
-            )
+            raise not_final(invoice_id)
         document = msgspec.json.decode(final.content)
-        usage, delivery = usage_of(document), delivery_of(document)
         lines = []
         for line in document["lines"]:
-            used, delivered = rows_behind(line, usage, delivery)
+            used, delivered = rows_in(document, line)
             lines.append(
                 {
                     "number": line["number"],
@@ -185,12 +181,32 @@ def routes(ledger: Ledger, directory: Directory) -> APIRouter:
         """Make a draft final, or answer with the invoice that is. 409 `invoice_held` lists every
         reason why it cannot be yet; `force` with a `reason` that is kept passes over most."""
         month = await visible(ledger, principal, invoice_id)
-        asked = body or s.FinalizeIn()
-        if asked.force and (asked.reason is None or not asked.reason.strip()):
-            raise invalid([FieldError("reason", "is missing; say why this is forced")])
-        if asked.reason is not None and not asked.force:
-            raise invalid([FieldError("force", "is false; a reason belongs to force: true")])
-        final = await ledger.finalize(month, by=actor(principal), forced_reason=asked.reason)
-        return views.invoice(final_statement(final), [], await ledger.late(final))
+        reason = forced_reason(body)
+        return await shown_final(
+            await issuer.finalize(month, by=actor(principal), forced_reason=reason)
+        )
+
+    @router.post("/invoices/{invoice_id}/correct", response_model=s.InvoiceOut)
+    async def correct(
+        principal: Operator, invoice_id: str, body: s.FinalizeIn | None = None
+    ) -> dict[str, Any]:
+        """Issue an invoice alone for what came late for a final one, where no next invoice in its
+        currency can bear it: 409 `next_invoice` where one can, `nothing_to_correct` where all is
+        billed, `invoice_held` as for finalizing. It may be negative: then it is a credit note."""
+        month = await visible(ledger, principal, invoice_id)
+        reason = forced_reason(body)
+        return await shown_final(
+            await issuer.correct(month, by=actor(principal), forced_reason=reason)
+        )
 
     return router
+
+
+def forced_reason(body: s.FinalizeIn | None) -> str | None:
+    """The reason for which holds are passed over, None where they are not."""
+    asked = body or s.FinalizeIn()
+    if asked.force and (asked.reason is None or not asked.reason.strip()):
+        raise invalid([FieldError("reason", "is missing; say why this is forced")])
+    if asked.reason is not None and not asked.force:
+        raise invalid([FieldError("force", "is false; a reason belongs to force: true")])
+    return asked.reason

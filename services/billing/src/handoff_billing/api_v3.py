@@ -71,7 +71,7 @@ def _invoices(router: APIRouter, ledger: Ledger, directory: Directory) -> None:
         more = len(finals) > size
         meta: dict[str, Any] = {"limit": size, "total": total, "sort": "-billing_start_date"}
         if more:
-            meta["next_cursor"] = encode_cursor(finals[size - 1].month_ms)
+            meta["next_cursor"] = encode_cursor(finals[size - 1].place_ms)
         return _json(
             {"data": [_final(final_statement(one)) for one in finals[:size]], "meta": meta}
         )

@@ -78,11 +78,13 @@ def holds(
     progress: Sequence[Progress],
     rows: Iterable[RowVersion],
     unreadable: Mapping[str | None, int],
+    corrected: Mapping[int, Iterable[RowVersion]] = {},
 ) -> list[Hold]:
     """Every reason why the customer's month cannot be final yet; none: it can.
 
     partitions: of the usage topic. unreadable: customer (None: cannot be told) → records that
-    billing itself could not decode.
+    billing itself could not decode. corrected: the months that the invoice corrects, and their
+    rows: what it counts of them must lie before the cut too.
     """
     end_ms = next_month(month_ms)
     found: list[Hold] = []
@@ -93,7 +95,10 @@ def holds(
             Hold("grace", f"late events are waited for until {rfc3339(end_ms + grace_ms)}")
         )
     found += _progress_holds(end_ms, partitions, progress)
-    found += _row_holds(progress, rows)
+    found += _row_holds(progress, rows, "the month")
+    for other_ms, others in sorted(corrected.items()):
+        which = f"the month from {rfc3339(other_ms)}, which it corrects,"
+        found += _row_holds(progress, others, which)
     found += _quality_holds(customer_id, progress, unreadable)
     return found
 
@@ -125,7 +130,9 @@ def _progress_holds(end_ms: int, partitions: int, progress: Sequence[Progress]) 
         )
 
 
-def _row_holds(progress: Sequence[Progress], rows: Iterable[RowVersion]) -> Iterable[Hold]:
+def _row_holds(
+    progress: Sequence[Progress], rows: Iterable[RowVersion], month: str
+) -> Iterable[Hold]:
     cut = cut_of(progress)
     generation = max((one.generation for one in progress), default=None)
     for row in sorted(rows):
@@ -136,13 +143,13 @@ def _row_holds(progress: Sequence[Progress], rows: Iterable[RowVersion]) -> Iter
         if generation is not None and row.generation != generation:
             yield Hold(
                 "rows_of_another_generation",
-                f"slice {row.slice} has rows of generation {row.generation} in the month; "
+                f"slice {row.slice} has rows of generation {row.generation} in {month}; "
                 f"its progress is of generation {generation}",
             )
         elif position is not None and row.offset >= position:
             yield Hold(
                 "rows_beyond_progress",
-                f"slice {row.slice} has a row of the month at offset {row.offset}; "
+                f"slice {row.slice} has a row of {month} at offset {row.offset}; "
                 f"its progress speaks of those before {position}",
             )
 

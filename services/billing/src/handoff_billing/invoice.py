@@ -15,6 +15,7 @@ from typing import Any, Final
 import rfc8785
 
 from handoff_billing import pricebook, terms
+from handoff_billing.corrections import NOT_RATED, Billed, Carried, Correction, in_order
 from handoff_billing.money import text
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.rating import RATER_VERSION, Charge, Line, total
@@ -25,6 +26,10 @@ from handoff_common.instants import rfc3339
 from handoff_common.minutes import next_month
 
 DOCUMENT_TYPE: Final = "handoff.invoice.v1"
+CORRECTION_TYPE: Final = "handoff.correction.v1"
+"""The content of an invoice that is issued only to correct another: it rates no month of its own.
+Its period, prices and terms are those of the invoice that it corrects."""
+DOCUMENT_TYPES: Final = (DOCUMENT_TYPE, CORRECTION_TYPE)
 NO_CHAIN: Final = "0" * 64
 """The previous chain hash of the first invoice of a series."""
 
@@ -59,55 +64,128 @@ def content_document(
     lines: Sequence[Line],
     *,
     rater_version: int = RATER_VERSION,
+    corrections: Iterable[Correction] = (),
+    carried: Iterable[Carried] = (),
+    alone: bool = False,
 ) -> dict[str, Any]:
     """The content as JSON values, the same for equal arguments in any order.
 
-    usage: slices summed (`usage.summed`).
+    usage: slices summed (`usage.summed`). corrections, carried: what `corrections.complete` made
+    the lines from; they have no place in a document without any, so that such a document is to the
+    byte what it was before there were corrections. alone: as there.
     """
+    amended: dict[str, Any] = {}
+    corrected = sorted(corrections, key=lambda one: one.month_ms)
+    if corrected:
+        amended["corrections"] = [_correction_document(one) for one in corrected]
+    over = sorted(carried, key=lambda one: (one.month_ms, one.number))
+    if over:
+        amended["carried"] = [_carried_document(one) for one in over]
     return {
-        "document": DOCUMENT_TYPE,
+        "document": CORRECTION_TYPE if alone else DOCUMENT_TYPE,
         "rater_version": rater_version,
         "customer": {"id": subject.customer_id, "name": subject.customer_name},
-        "period": {
-            "start": rfc3339(subject.month_ms),
-            "end": rfc3339(next_month(subject.month_ms)),
-        },
+        "period": _period(subject.month_ms),
         "currency": {
             "code": price_book.currency.code,
             "exponent": price_book.currency.exponent,
         },
         "price_book": pricebook.document(price_book),
         "terms": terms.document(agreed),
-        "usage": {
-            "columns": list(USAGE_COLUMNS),
-            "rows": [
-                [
-                    key.service_id,
-                    key.region,
-                    rfc3339(key.hour_ms),
-                    *map(
-                        str,
-                        (t.minutes, *t.counters, t.opened, t.closed, t.lost),
-                    ),
-                ]
-                for key, t in sorted(usage.items())
-            ],
-        },
-        "delivery": {
-            "columns": list(DELIVERY_COLUMNS),
-            "rows": [
-                [row.region, rfc3339(row.hour_ms), row.source, str(row.bytes)]
-                for row in sorted(delivery)
-                if row.bytes
-            ],
-        },
+        "usage": _usage_document(usage),
+        "delivery": _delivery_document(delivery),
+        **amended,
         "credits": [],
         "lines": [line_document(line) for line in lines],
         "totals": totals_document(lines),
     }
 
 
+def _period(month_ms: int) -> dict[str, str]:
+    return {"start": rfc3339(month_ms), "end": rfc3339(next_month(month_ms))}
+
+
+def _usage_document(usage: Usage) -> dict[str, Any]:
+    return {
+        "columns": list(USAGE_COLUMNS),
+        "rows": [
+            [
+                key.service_id,
+                key.region,
+                rfc3339(key.hour_ms),
+                *map(str, (t.minutes, *t.counters, t.opened, t.closed, t.lost)),
+            ]
+            for key, t in sorted(usage.items())
+        ],
+    }
+
+
+def _delivery_document(delivery: Iterable[Delivered]) -> dict[str, Any]:
+    return {
+        "columns": list(DELIVERY_COLUMNS),
+        "rows": [
+            [row.region, rfc3339(row.hour_ms), row.source, str(row.bytes)]
+            for row in sorted(delivery)
+            if row.bytes
+        ],
+    }
+
+
+def _correction_document(correction: Correction) -> dict[str, Any]:
+    """All that a correction's lines depend on, by value."""
+    return {
+        "invoice": correction.number,
+        "period": _period(correction.month_ms),
+        "rater_version": correction.rater_version,
+        "price_book": pricebook.document(correction.price_book),
+        "terms": terms.document(correction.terms),
+        "usage": _usage_document(correction.usage),
+        "delivery": _delivery_document(correction.delivery),
+        "lines": [line_document(line) for line in correction.rated()],
+        "billed": [billed_document(one) for one in correction.billed],
+    }
+
+
+def billed_document(billed: Billed) -> dict[str, Any]:
+    """What one invoice has billed for a month, as JSON values."""
+    return {
+        "invoice": billed.number,
+        "lines": [
+            {
+                "kind": key.kind,
+                "product": key.product,
+                "region": key.region,
+                "raw_quantity": str(figures.raw_quantity),
+                "websocket_raw_quantity": str(figures.websocket_raw_quantity),
+                "amount": text(figures.amount),
+            }
+            for key, figures in sorted(billed.lines.items(), key=lambda item: in_order(item[0]))
+        ],
+    }
+
+
+def _carried_document(carried: Carried) -> dict[str, str]:
+    return {
+        "invoice": carried.number,
+        "period_start": rfc3339(carried.month_ms),
+        "amount": text(carried.amount),
+    }
+
+
 def line_document(line: Line) -> dict[str, Any]:
+    """A line as JSON values; `corrects` is there only where it is about another invoice."""
+    corrects = line.corrects
+    about = (
+        {}
+        if corrects is None
+        else {
+            "corrects": {
+                "invoice": corrects.number,
+                "period_start": rfc3339(corrects.month_ms),
+                "kind": corrects.kind,
+            }
+        }
+    )
     return {
         "number": line.number,
         "kind": line.kind,
@@ -127,16 +205,20 @@ def line_document(line: Line) -> dict[str, Any]:
         "exact": text(line.exact),
         "amount": text(line.amount),
         "coupon_code": line.coupon_code,
+        **about,
     }
 
 
 def totals_document(lines: Sequence[Line]) -> dict[str, str]:
-    """`usage` and `adjustments` add up to `total`, all sums of rounded lines."""
-    usage = total(line for line in lines if line.kind in ("usage", "outage"))
-    adjustments = total(line for line in lines if line.kind not in ("usage", "outage"))
+    """`usage`, `adjustments` and, where there are any, `corrections` (with what is carried) add up
+    to `total`, all sums of rounded lines."""
+    used = [line for line in lines if line.kind in ("usage", "outage")]
+    other = [line for line in lines if line.kind in NOT_RATED]
+    adjusted = [x for x in lines if x.kind not in ("usage", "outage", *NOT_RATED)]
     return {
-        "usage": text(usage),
-        "adjustments": text(adjustments),
+        "usage": text(total(used)),
+        "adjustments": text(total(adjusted)),
+        **({"corrections": text(total(other))} if other else {}),
         "total": text(total(lines)),
     }
 

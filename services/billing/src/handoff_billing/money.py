@@ -73,6 +73,13 @@ def parse(text: str) -> Decimal:
     return Decimal(text)
 
 
+def read(text: str) -> Decimal:
+    """An amount as `text` has written it, however large. Raises ValueError."""
+    if not _FIXED_POINT.fullmatch(text):
+        raise ValueError(f"{text!r} is not a decimal string such as '0.25'")
+    return Decimal(text)
+
+
 def text(value: Decimal) -> str:
     """Fixed-point, no exponent, no trailing zeros, zero without a sign: `0.3`, `1200`, `0`.
 

@@ -12,11 +12,11 @@ import msgspec
 from handoff_billing import pricebook, tables, terms
 from handoff_billing.errors import PriceBookInvalid, in_force
 from handoff_billing.instants import month_text
-from handoff_billing.ledger import FLUSH_SECONDS
+from handoff_billing.issuing import FLUSH_SECONDS
 from handoff_billing.pricebook import PriceBook
 from handoff_billing.rating import Line, rate
 from handoff_billing.settings import BillingSettings
-from handoff_billing.store import Tx, invoices, prices, rows
+from handoff_billing.store import Tx, corrections, invoices, prices, rows
 from handoff_billing.store.prices import Given
 from handoff_billing.tables import DEFAULT_CUSTOMER
 from handoff_billing.terms import Terms
@@ -272,6 +272,7 @@ class Pricing:
             await rows.save_delivery(tx, data)
             months = {(customer_id, month_of(row.hour_ms)) for customer_id, row in given}
             await invoices.allocate_ids(tx, months)
+            await corrections.mark_late(tx, months)
             await enqueue(
                 tx, tables.outbox, [(DELIVERY.name, _delivery_message(d, now_ms)) for d in data]
             )

@@ -5,7 +5,7 @@ Rows are absolute and versioned, so repeats, reordering and replays change nothi
 
 from collections.abc import Sequence
 
-from handoff_billing.store import Tx, invoices
+from handoff_billing.store import Tx, corrections, invoices
 from handoff_billing.store import rows as stored
 from handoff_common.events import (
     DeliveryData,
@@ -47,3 +47,4 @@ class UsageProjection:
         months = {(row.customer_id, month_of(to_ms(row.hour))) for row in rows}
         months |= {(row.customer_id, month_of(to_ms(row.hour))) for row in delivered}
         await invoices.allocate_ids(tx, months)
+        await corrections.mark_late(tx, months)

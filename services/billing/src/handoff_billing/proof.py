@@ -3,15 +3,22 @@ it. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
+from handoff_billing.corrections import (
+    Billed,
+    Carried,
+    Correction,
+    Figures,
+    LineKey,
+    changes,
+    figures_of,
+    in_order,
+)
 from handoff_billing.instants import instant_ms
-from handoff_billing.invoice import line_document
-from handoff_billing.money import ZERO, exact, text
+from handoff_billing.money import ZERO, exact, read, text
 from handoff_billing.pricebook import BANDWIDTH, MINUTES
-from handoff_billing.rating import Line, total
 from handoff_billing.usage import Delivered, Totals, UsageKey
 from handoff_common.events import COUNTER_NAMES, Counters
 from handoff_common.instants import rfc3339
@@ -22,43 +29,39 @@ UsageRows = Mapping[UsageKey, Totals]
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """What a final invoice's month would be more (or less) with what has come since. lines: kind,
-    product, region, the difference of raw quantity and of amount; only where there is one."""
+    """What a final invoice's month would be more (or less) with what has come since, and is not
+    billed yet. lines: kind, product, region, the difference of raw quantity and of amount; only
+    where there is one."""
 
     amount: str
     lines: Sequence[Mapping[str, str]]
 
 
-def late_usage(billed: Sequence[Mapping[str, Any]], now: Sequence[Line]) -> Late:
-    """`billed`: line documents of the final invoice; `now`: the same month rated again."""
-    current = [line_document(line) for line in now]
-    keys = dict.fromkeys(_line_key(line) for line in (*billed, *current))
-    changes = []
+def late_usage(correction: Correction) -> Late:
+    """What a month's correction would come to now."""
+    found = changes(correction)
     with exact():
-        for key in keys:
-            raw, amount = 0, ZERO
-            for sign, lines in ((1, current), (-1, billed)):
-                for line in lines:
-                    if _line_key(line) == key:
-                        raw += sign * int(line["raw_quantity"])
-                        amount += sign * Decimal(line["amount"])
-            if raw or amount:
-                kind, product, region = key
-                changes.append(
-                    {
-                        "kind": kind,
-                        "product": product,
-                        "region": region,
-                        "raw_quantity": str(raw),
-                        "amount": text(amount),
-                    }
-                )
-        before = sum((Decimal(line["amount"]) for line in billed), ZERO)
-        return Late(text(total(now) - before), changes)
+        amount = sum((figures.amount for figures in found.values()), ZERO)
+    lines = [
+        {
+            "kind": key.kind,
+            "product": key.product,
+            "region": key.region,
+            "raw_quantity": str(figures.raw_quantity),
+            "amount": text(figures.amount),
+        }
+        for key, figures in found.items()
+    ]
+    return Late(text(amount), lines)
 
 
-def _line_key(line: Mapping[str, Any]) -> tuple[str, str, str]:
-    return line["kind"], line["product"], line["region"]
+def corrected_by(correction: Correction) -> list[tuple[str, str]]:
+    """The invoices that have corrected a month, and by how much each."""
+    with exact():
+        return [
+            (one.number, text(sum((f.amount for f in one.lines.values()), ZERO)))
+            for one in correction.billed[1:]
+        ]
 
 
 def usage_of(document: Mapping[str, Any]) -> dict[UsageKey, Totals]:
@@ -82,6 +85,27 @@ def delivery_of(document: Mapping[str, Any]) -> list[Delivered]:
     ]
 
 
+def billed_of(section: Mapping[str, Any]) -> list[Billed]:
+    """What a correction in a content document says was billed before; raises as `usage_of` does."""
+    found = []
+    for one in section["billed"]:
+        lines: dict[LineKey, Figures] = {}
+        for line in one["lines"]:
+            key = LineKey(line["kind"], line["product"], line["region"])
+            in_order(key)
+            lines[key] = figures_of(line)
+        found.append(Billed(one["invoice"], lines))
+    return found
+
+
+def carried_of(document: Mapping[str, Any]) -> list[Carried]:
+    """What a content document carries over; raises as `usage_of` does."""
+    return [
+        Carried(one["invoice"], instant_ms(one["period_start"]), read(one["amount"]))
+        for one in document.get("carried", ())
+    ]
+
+
 def rows_behind(
     line: Mapping[str, Any], usage: UsageRows, delivery: Sequence[Delivered]
 ) -> tuple[list[tuple[UsageKey, Totals]], list[Delivered]]:
@@ -100,6 +124,30 @@ def rows_behind(
     if line["product"] != BANDWIDTH.name:
         return used, []
     return used, [row for row in sorted(delivery) if row.region == region and row.bytes]
+
+
+def month_behind(line: Mapping[str, Any], month_ms: int) -> tuple[int, Mapping[str, Any]]:
+    """Which month's usage a line is about, and the line as that month's invoice would have it.
+
+    month_ms: of the invoice on which the line stands.
+    """
+    if line["kind"] != "correction":
+        return month_ms, line
+    corrects = line["corrects"]
+    return instant_ms(corrects["period_start"]), {**line, "kind": corrects["kind"]}
+
+
+def rows_in(
+    document: Mapping[str, Any], line: Mapping[str, Any]
+) -> tuple[list[tuple[UsageKey, Totals]], list[Delivered]]:
+    """The rows in a content document that a line of it counts; for a correction, those of the
+    corrected month as the correction counts them."""
+    month = document
+    if line["kind"] == "correction":
+        number = line["corrects"]["invoice"]
+        month = next(one for one in document["corrections"] if one["invoice"] == number)
+    _, line = month_behind(line, 0)
+    return rows_behind(line, usage_of(month), delivery_of(month))
 
 
 def usage_row(key: UsageKey, totals: Totals) -> dict[str, str | int]:
@@ -127,7 +175,8 @@ def delivery_row(row: Delivered) -> dict[str, str | int]:
 
 def connections_query(customer_id: str, month_ms: int, line: Mapping[str, Any]) -> str | None:
     """The path at metering that lists the connections behind a line; None where a line is not about
-    connections."""
+    connections. A correction is about those of the month that it corrects."""
+    month_ms, line = month_behind(line, month_ms)
     if line["kind"] not in ("usage", "outage"):
         return None
     query = {

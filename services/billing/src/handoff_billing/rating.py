@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from handoff_billing.money import ZERO, exact, percent_of, rounded, scaled, text
 from handoff_billing.pricebook import (
@@ -36,8 +36,18 @@ RATER_VERSION: Final = 1
 """Rises when the same arguments would give other lines. Old raters stay in RATERS."""
 
 LineKind = Literal[
-    "usage", "outage", "discount", "coupon", "commitment_true_up", "commitment_overage", "minimum"
+    "usage",
+    "outage",
+    "discount",
+    "coupon",
+    "commitment_true_up",
+    "commitment_overage",
+    "minimum",
+    "correction",
+    "carried_over",
+    "carried_forward",
 ]
+"""The last three are not rated: `corrections` adds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,15 @@ class Charge:
     exact: Decimal
 
 
+class Corrects(NamedTuple):
+    """What a line is about that belongs to another invoice: its number, its month, and the kind of
+    its line."""
+
+    number: str
+    month_ms: int
+    kind: str
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line. `exact` is what the prices give, `amount` that rounded to the currency.
@@ -60,6 +79,7 @@ class Line:
     websocket_raw_quantity: the WebSocket share of a bandwidth line's bytes.
     unit_price: where one price applies to the whole line; `charges` has them all.
     product, region: "" where the line is about the whole invoice.
+    corrects: set where the line is about another invoice.
     """
 
     number: int
@@ -78,6 +98,7 @@ class Line:
     model: str = ""
     charges: tuple[Charge, ...] = ()
     coupon_code: str | None = None
+    corrects: Corrects | None = None
 
 
 class Rater(Protocol):

@@ -32,6 +32,9 @@ CSV_COLUMNS: Final = (
     "amount",
     "currency",
     "coupon_code",
+    "corrects_invoice",
+    "corrects_period_start",
+    "corrects_kind",
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -49,6 +52,8 @@ def invoice_csv(
     for line in lines:
         row = {name: line.get(name) for name in CSV_COLUMNS}
         row |= {name: _harmless(value) for name, value in head.items()}
+        corrects = line.get("corrects") or {}
+        row |= {f"corrects_{name}": value for name, value in corrects.items()}
         row |= {
             "line": str(line["number"]),
             "description": _harmless(line["description"]),

@@ -155,9 +155,20 @@ class TierOut(BaseModel):
     exact: DecimalText
 
 
+class CorrectsOut(BaseModel):
+    """The line of another invoice that a line is about: `kind` is that line's, with the same
+    product and region."""
+
+    invoice: str = Field(description="the other invoice's number")
+    period_start: str
+    kind: str
+
+
 class LineOut(BaseModel):
-    """`exact` is what the prices give, `amount` that rounded once. `connections`: the path at
-    metering that lists the connections behind the line."""
+    """`exact` is what the prices give, `amount` that rounded once. `corrects`: of a line of kind
+    `correction`, whose quantities and amount are by how much that line has changed, or of
+    `carried_over`; else null. `connections`: the path at metering that lists the connections behind
+    the line."""
 
     number: int
     kind: str
@@ -175,12 +186,16 @@ class LineOut(BaseModel):
     exact: DecimalText
     amount: DecimalText
     coupon_code: str | None
+    corrects: CorrectsOut | None
     connections: str | None
 
 
 class TotalsOut(BaseModel):
+    """`corrections`: of earlier months, with what is carried from one invoice to the next."""
+
     usage: DecimalText
     adjustments: DecimalText
+    corrections: DecimalText
     total: DecimalText
 
 
@@ -199,16 +214,28 @@ class LateLineOut(BaseModel):
 
 
 class LateOut(BaseModel):
-    """What has come since the invoice was final. It never changes the invoice."""
+    """What has come since the invoice was final, and no later one has billed. It never changes the
+    invoice: it stands as corrections on that of `next_month`. That is null where there is no next
+    invoice in this currency; then `POST /v1/invoices/{invoice_id}/correct` bills it."""
 
     amount: DecimalText
     lines: list[LateLineOut]
+    next_month: MonthText | None
+
+
+class CorrectedByOut(BaseModel):
+    """A later invoice, and what its corrections of this one come to."""
+
+    number: str
+    amount: DecimalText
 
 
 class InvoiceSummary(BaseModel):
-    """`period_end` is the first instant after the month."""
+    """`period_end` is the first instant after the month. `kind`: `correction` where the invoice was
+    issued only to correct that of the period."""
 
     invoice_id: str
+    kind: Literal["month", "correction"]
     status: Literal["draft", "final"]
     number: str | None
     customer_id: str
@@ -248,6 +275,7 @@ class InvoiceOut(InvoiceSummary):
     totals: TotalsOut
     holds: list[HoldOut]
     late_usage: LateOut | None
+    corrected_by: list[CorrectedByOut]
     final: FinalOut | None
 
 

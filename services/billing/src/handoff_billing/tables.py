@@ -34,7 +34,7 @@ COUNTED: Final = ("minutes", *COUNTER_NAMES, "opened", "closed", "lost")
 DEFAULT_CUSTOMER: Final = "*"
 """Owner of the terms that hold for every customer without terms of its own."""
 
-APPEND_ONLY: Final = ("invoices", "price_books", "terms")
+APPEND_ONLY: Final = ("invoices", "price_books", "settlements", "terms")
 """Tables whose rows the database refuses to change or delete."""
 
 
@@ -120,7 +120,9 @@ invoice_ids = Table(
     UniqueConstraint("customer_id", "month_ms"),
     sqlite_autoincrement=True,
 )
-"""The id of a customer's month, the same for its draft and its final invoice."""
+"""The id of a customer's month, the same for its draft and its final invoice. `month_ms` is the
+month's start. An invoice that is issued alone, to correct a month, stands beside that month's own:
+the n-th has the n-th millisecond after the start."""
 
 invoices = Table(
     "invoices",
@@ -154,6 +156,41 @@ invoices = Table(
     Index(None, "month_ms"),
 )
 """Final invoices, for ever. `overridden`: the holds that a forced finalization passed over."""
+
+settlements = Table(
+    "settlements",
+    metadata,
+    Column(
+        "invoice_id",
+        BigInteger,
+        ForeignKey("invoices.invoice_id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("kind", String(32), primary_key=True),
+    Column(
+        "about_id",
+        BigInteger,
+        ForeignKey("invoices.invoice_id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("customer_id", String(64), nullable=False),
+    Index(None, "about_id"),
+    Index(None, "customer_id", "kind"),
+)
+"""Which invoice has lines of which `kind` (correction, carried_over, carried_forward) about which
+other one; an invoice's carried_forward is about itself. The lines themselves are in the contents:
+this only finds them."""
+
+late_months = Table(
+    "late_months",
+    metadata,
+    Column("customer_id", String(64), primary_key=True),
+    Column("month_ms", BigInteger, primary_key=True, autoincrement=False),
+)
+"""Final months of which rows have come since their last invoice: they may have to be corrected.
+Whoever writes rows adds them, whoever bills or finds nothing to bill takes them away."""
 
 series = Table(
     "series",

@@ -5,27 +5,40 @@ built again, and the two are compared: they are equal, or the first place where 
 named.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
 
 from handoff_billing import pricebook, terms
+from handoff_billing.corrections import (
+    Carried,
+    Correction,
+    billed_by,
+    carried_forward,
+    complete,
+)
 from handoff_billing.errors import PriceBookInvalid
 from handoff_billing.instants import instant_ms
 from handoff_billing.invoice import (
+    CORRECTION_TYPE,
     DELIVERY_COLUMNS,
     DOCUMENT_TYPE,
+    DOCUMENT_TYPES,
     Subject,
+    billed_document,
     canonical,
     chain_hash,
     content_document,
     content_hash,
     link_document,
 )
-from handoff_billing.proof import delivery_of
+from handoff_billing.money import ZERO, text
+from handoff_billing.pricebook import PriceBook
+from handoff_billing.proof import billed_of, carried_of, delivery_of
 from handoff_billing.rating import RATERS
+from handoff_billing.terms import Terms
 from handoff_billing.usage import Delivered, Totals, UsageKey, summed
 from handoff_common.events import InvoiceData
 from handoff_common.instants import rfc3339, to_ms
@@ -88,12 +101,15 @@ def verify(content: str, usage: Found) -> Verification:
     return Verification(False, given_hash, content_hash(again), difference)
 
 
-def period_of(content: str) -> int | None:
-    """Start of the document's month, epoch ms; None where it cannot be read."""
+def delivery_months(content: str) -> set[int]:
+    """Starts (epoch ms) of the months of which the document holds delivery rows: its own, unless it
+    is a correction issued alone, and each that it corrects. Empty where it cannot be read."""
     try:
-        return _subject(msgspec.json.decode(content)).month_ms
-    except (_Unreadable, AttributeError, ValueError, RecursionError):
-        return None
+        found = msgspec.json.decode(content)
+        own = set() if found["document"] == CORRECTION_TYPE else {_subject(found).month_ms}
+        return own | {instant_ms(one["period"]["start"]) for one in _list(found, "corrections")}
+    except (_Unreadable, AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return set()
 
 
 def _too_deep(given_hash: str) -> Verification:
@@ -122,15 +138,18 @@ def check_delivery(
 ) -> DeliveryCheck:
     """Whether the document's delivery rows are those that the log had.
 
-    logged: (region, hour in epoch ms, source) → the customer's latest row, of the month. revision:
+    logged: (region, hour in epoch ms, source) → the customer's latest row, of the document's months
+    (`delivery_months`). revision:
     the greatest that the invoice can have seen; None: not known, so that what differs may be later.
     """
     try:
+        document = msgspec.json.decode(content)
         rows = {
             (row.region, row.hour_ms, row.source): row.bytes
-            for row in delivery_of(msgspec.json.decode(content))
+            for section in (document, *document.get("corrections", ()))
+            for row in delivery_of(section)
         }
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         # Not readable, which `verify` says.
         return DeliveryCheck(0, 0, None)
     proved = superseded = 0
@@ -187,6 +206,73 @@ def check_links(invoices: Iterable[InvoiceData]) -> Difference | None:
     return None
 
 
+def check_billed(invoice: InvoiceData, every: Iterable[InvoiceData]) -> Difference | None:
+    """Whether what an invoice says of earlier ones is what those say: the prices and terms of each
+    month it corrects, all that was billed for that month before, and what was carried forward.
+
+    every: the invoices of the log. The path begins with the invoice's number.
+    """
+    try:
+        return _check_billed(invoice, every)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return Difference(invoice.number, "invoices that can be read", _json(repr(error)))
+
+
+def _check_billed(invoice: InvoiceData, every: Iterable[InvoiceData]) -> Difference | None:
+    content = _content(invoice)
+    before = {
+        data.number: _content(data)
+        for data in sorted(every, key=lambda data: (data.issued_at, data.number))
+        if data.customer_id == invoice.customer_id and _is_before(data, invoice)
+    }
+    for index, section in enumerate(content.get("corrections", ())):
+        path = f"{invoice.number}.corrections.{index}"
+        own = before.get(section["invoice"])
+        if own is None:
+            return Difference(f"{path}.invoice", "an earlier invoice", _json(section["invoice"]))
+        billed = [billed_by(one, number, section["invoice"]) for number, one in before.items()]
+        first = [one for one in billed if one.number == section["invoice"]]
+        later = [one for one in billed if one.number != section["invoice"] and one.lines]
+        expected = {
+            **{name: own[name] for name in ("period", "rater_version", "price_book", "terms")},
+            "billed": [billed_document(one) for one in (*first, *later)],
+        }
+        difference = first_difference(expected, {name: section[name] for name in expected}, path)
+        if difference is not None:
+            return difference
+    return _check_carried(invoice.number, content, before)
+
+
+def _check_carried(
+    number: str, content: Mapping[str, Any], before: Mapping[str, Mapping[str, Any]]
+) -> Difference | None:
+    taken = {
+        line["corrects"]["invoice"]
+        for one in before.values()
+        for line in one["lines"]
+        if line["kind"] == "carried_over"
+    }
+    for index, section in enumerate(content.get("carried", ())):
+        named = section["invoice"]
+        left = ZERO if named in taken else carried_forward(before.get(named, {}).get("lines", ()))
+        if text(left) != section["amount"]:
+            path = f"{number}.carried.{index}.amount"
+            return Difference(path, _json(text(left)), _json(section["amount"]))
+    return None
+
+
+def _content(data: InvoiceData) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = msgspec.json.decode(data.content)
+    return content
+
+
+def _is_before(one: InvoiceData, other: InvoiceData) -> bool:
+    """By number within a series: a clock may have been set back. Series by the time of issue."""
+    if one.number.partition("-")[0] == other.number.partition("-")[0]:
+        return one.number < other.number
+    return one.issued_at < other.issued_at
+
+
 def first_difference(expected: Any, found: Any, path: str = "") -> Difference | None:
     """The first place where two JSON values differ, in the order in which `expected` was made: so
     that a row of usage is named before the line that it changes."""
@@ -220,30 +306,88 @@ class _Unreadable(Exception):
 
 
 def _rebuild(found: Any, usage: Found) -> dict[str, Any]:
-    if not isinstance(found, Mapping) or found.get("document") != DOCUMENT_TYPE:
+    if not isinstance(found, Mapping) or found.get("document") not in DOCUMENT_TYPES:
         kind = found.get("document") if isinstance(found, Mapping) else found
         raise _Unreadable("document", _json(DOCUMENT_TYPE), kind)
-    version = found.get("rater_version")
-    rater = RATERS.get(version) if isinstance(version, int) else None
-    if rater is None or not isinstance(version, int):
-        raise _Unreadable("rater_version", f"one of {sorted(RATERS)}", version)
+    alone = found["document"] == CORRECTION_TYPE
+    version, book, agreed = _prices(found)
+    subject, delivery = _subject(found), _delivery(found)
+    inside = {} if alone else _within(usage, subject.month_ms)
+    rated = () if alone else RATERS[version](inside, delivery, book, agreed)
+    corrections, carried = _corrections(found, usage), _carried(found)
     try:
-        book = pricebook.parse(found.get("price_book"))
-        agreed = terms.parse(found.get("terms"))
+        lines = complete(rated, corrections, carried, alone=alone)
+    except ArithmeticError:
+        raise _Unreadable("corrections", "amounts that can be added up", None) from None
+    return content_document(
+        subject,
+        book,
+        agreed,
+        inside,
+        delivery,
+        lines,
+        rater_version=version,
+        corrections=corrections,
+        carried=carried,
+        alone=alone,
+    )
+
+
+def _prices(found: Mapping[str, Any], path: str = "") -> tuple[int, PriceBook, Terms]:
+    """The rater version, price book and terms of a content or of a correction at `path` in it."""
+    version = found.get("rater_version")
+    if type(version) is not int or version not in RATERS:
+        raise _Unreadable(f"{path}rater_version", f"one of {sorted(RATERS)}", version)
+    try:
+        return version, pricebook.parse(found.get("price_book")), terms.parse(found.get("terms"))
     except PriceBookInvalid as error:
         first = error.errors[0]
         raise _Unreadable(
-            first.property, "prices and terms that can be read", first.reason
+            f"{path}{first.property}", "prices and terms that can be read", first.reason
         ) from None
-    subject, delivery = _subject(found), _delivery(found)
-    end_ms = next_month(subject.month_ms)
-    inside = summed(
-        (UsageKey(*key), totals)
-        for key, totals in usage.items()
-        if subject.month_ms <= key[2] < end_ms
+
+
+def _within(usage: Found, month_ms: int) -> dict[UsageKey, Totals]:
+    end_ms = next_month(month_ms)
+    return summed(
+        (UsageKey(*key), totals) for key, totals in usage.items() if month_ms <= key[2] < end_ms
     )
-    lines = rater(inside, delivery, book, agreed)
-    return content_document(subject, book, agreed, inside, delivery, lines, rater_version=version)
+
+
+def _corrections(found: Mapping[str, Any], usage: Found) -> list[Correction]:
+    """The corrections of a document, with the usage given and all else as the document has it."""
+    made = []
+    for index, section in enumerate(_list(found, "corrections")):
+        path = f"corrections.{index}"
+        if not isinstance(section, Mapping):
+            raise _Unreadable(path, "a correction", section)
+        version, book, agreed = _prices(section, f"{path}.")
+        try:
+            month_ms, billed = instant_ms(section["period"]["start"]), billed_of(section)
+            if billed[0].number != section["invoice"]:
+                raise ValueError("the corrected invoice comes first")
+            delivery = delivery_of(section)
+        except (IndexError, KeyError, TypeError, ValueError):
+            expected = "a period, delivery rows, and what each invoice has billed"
+            raise _Unreadable(path, expected, section) from None
+        inside = _within(usage, month_ms)
+        made.append(Correction(month_ms, book, agreed, version, inside, delivery, billed))
+    return made
+
+
+def _carried(found: Mapping[str, Any]) -> list[Carried]:
+    _list(found, "carried")
+    try:
+        return carried_of(found)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _Unreadable("carried", "invoices and amounts", found.get("carried")) from None
+
+
+def _list(found: Mapping[str, Any], name: str) -> Sequence[Any]:
+    value = found.get(name, [])
+    if not isinstance(value, list):
+        raise _Unreadable(name, "a list", value)
+    return value
 
 
 def _subject(found: Mapping[str, Any]) -> Subject:

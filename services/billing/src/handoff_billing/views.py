@@ -5,11 +5,12 @@ from typing import Any
 
 from handoff_billing import terms
 from handoff_billing.holds import Hold
+from handoff_billing.instants import month_text
 from handoff_billing.invoice import line_document, link_document, totals_document
-from handoff_billing.ledger import Statement
+from handoff_billing.ledger import Aftermath, Statement
 from handoff_billing.money import exact, text
 from handoff_billing.pricing import Estimate
-from handoff_billing.proof import Late, connections_query
+from handoff_billing.proof import connections_query
 from handoff_billing.rating import total
 from handoff_billing.store.invoices import Final
 from handoff_billing.store.prices import Given
@@ -21,6 +22,7 @@ def summary(statement: Statement) -> dict[str, Any]:
     final, month_ms = statement.final, statement.month.month_ms
     return {
         "invoice_id": str(statement.month.invoice_id),
+        "kind": "correction" if statement.month.alone else "month",
         "status": "draft" if final is None else "final",
         "number": None if final is None else final.number,
         "customer_id": statement.month.customer_id,
@@ -33,7 +35,7 @@ def summary(statement: Statement) -> dict[str, Any]:
     }
 
 
-def invoice(statement: Statement, held: Sequence[Hold], late: Late | None) -> dict[str, Any]:
+def invoice(statement: Statement, held: Sequence[Hold], after: Aftermath | None) -> dict[str, Any]:
     month = statement.month
     return {
         **summary(statement),
@@ -42,9 +44,12 @@ def invoice(statement: Statement, held: Sequence[Hold], late: Late | None) -> di
         "minutes": statement.minutes,
         "websocket_bytes": statement.websocket_bytes,
         "lines": [line(x, month.customer_id, month.month_ms) for x in statement.lines],
-        "totals": statement.totals,
+        "totals": {"corrections": "0", **statement.totals},
         "holds": [hold(x) for x in held],
-        "late_usage": None if late is None else _late(late),
+        "late_usage": None if after is None else _late(after),
+        "corrected_by": []
+        if after is None
+        else [{"number": number, "amount": amount} for number, amount in after.billed],
         "final": None if statement.final is None else _final(statement.final),
     }
 
@@ -52,10 +57,12 @@ def invoice(statement: Statement, held: Sequence[Hold], late: Late | None) -> di
 def line(
     document: Mapping[str, Any], customer_id: str | None, month_ms: int | None
 ) -> dict[str, Any]:
-    """A line document with its counts as integers, and where its connections are listed."""
+    """A line document with its counts as integers, what it corrects or null, and where its
+    connections are listed."""
     share = document["websocket_raw_quantity"]
     known = customer_id is not None and month_ms is not None
     return {
+        "corrects": None,
         **document,
         "raw_quantity": int(document["raw_quantity"]),
         "websocket_raw_quantity": None if share is None else int(share),
@@ -85,7 +92,7 @@ def estimate(made: Estimate, customer_id: str | None, month_ms: int | None) -> d
         "price_book_id": made.book.price_book_id,
         "price_book_version": made.book.version,
         "lines": [line(line_document(x), customer_id, month_ms) for x in made.lines],
-        "totals": totals_document(made.lines),
+        "totals": {"corrections": "0", **totals_document(made.lines)},
         "month_total": None if base is None else text(base),
         "difference": difference,
     }
@@ -102,10 +109,11 @@ def link(final: Final) -> dict[str, Any]:
     )
 
 
-def _late(late: Late) -> dict[str, Any]:
+def _late(after: Aftermath) -> dict[str, Any]:
     return {
-        "amount": late.amount,
-        "lines": [{**x, "raw_quantity": int(x["raw_quantity"])} for x in late.lines],
+        "amount": after.late.amount,
+        "lines": [{**x, "raw_quantity": int(x["raw_quantity"])} for x in after.late.lines],
+        "next_month": None if after.next_ms is None else month_text(after.next_ms),
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from handoff_billing import api, api_prices, api_v3, tables
 from handoff_billing.directory import Directory
+from handoff_billing.issuing import Issuer
 from handoff_billing.ledger import Ledger
 from handoff_billing.pricing import Pricing
 from handoff_billing.projection import UsageProjection
@@ -39,7 +40,8 @@ def build(settings: BillingSettings, *, log: EventLog, database: Database, clock
         registry=registry,
     )
     pricing = Pricing(database=database, outbox=outbox, clock=clock, settings=settings)
-    ledger = Ledger(
+    ledger = Ledger(database=database, directory=directory, clock=clock)
+    issuer = Issuer(
         database=database,
         log=log,
         outbox=outbox,
@@ -75,7 +77,7 @@ def build(settings: BillingSettings, *, log: EventLog, database: Database, clock
     app.state.access = access
     # `/billing/v3/invoices/month-to-date` stands before `/billing/v3/invoices/{invoice_id}`.
     app.include_router(api_v3.routes(ledger, directory))
-    app.include_router(api.routes(ledger, directory))
+    app.include_router(api.routes(ledger, issuer, directory))
     app.include_router(api_prices.routes(ledger, pricing, directory))
     return Service(
         name="billing",

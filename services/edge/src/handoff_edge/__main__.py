@@ -78,15 +78,16 @@ async def serve(settings: EdgeSettings) -> None:
 
 
 async def serve_worker(settings: EdgeSettings) -> None:
-    """One worker of several: its admin port is a socket in its folder, and it ends, with a drain,
+    """One worker of several: its admin port is a Unix socket, and it ends, with a drain,
     when the process that started it has gone."""
     raise_descriptor_limit()
-    folder = settings.edge_journal
-    if folder is None:
-        raise SettingError(f"{variable('edge_journal')}: the node sets it for its workers")
+    path = settings.edge_admin_socket
+    if settings.edge_journal is None or path is None:
+        names = f"{variable('edge_journal')}, {variable('edge_admin_socket')}"
+        raise SettingError(f"{names}: the node sets them for its workers")
     async with AsyncExitStack() as stack:
         service = await _edge(settings, stack)
-        admin = listen_on_path(folder / node.ADMIN_SOCKET)
+        admin = listen_on_path(path)
         stack.callback(admin.close)
         async with stop_signals() as stop, running(service) as failed, serving(service.app, admin):
             watching = asyncio.create_task(_orphaned(stop))

@@ -8,9 +8,11 @@ drain, when it is gone: each holds the other end of a pipe.
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,6 @@ from handoff_edge import journals
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import stop_seconds
 
-ADMIN_SOCKET = "admin.sock"
 _ASK_SECONDS = 5.0
 _RESTART_FIRST_SECONDS = 0.2
 _RESTART_MOST_SECONDS = 5.0
@@ -39,10 +40,12 @@ _SAMPLE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})? (.+)$")
 class Worker:
     """One worker's process, as often as it must be started."""
 
-    def __init__(self, number: int, folder: Path, port: int) -> None:
+    def __init__(self, number: int, folder: Path, port: int, sockets: Path) -> None:
         self.number = number
         self.folder = folder
         self._port = port
+        # Not in the folder: the path of a socket has little more than a hundred bytes.
+        self._admin = sockets / str(number)
         self._process: asyncio.subprocess.Process | None = None
         self._logger = get_logger("node")
 
@@ -63,7 +66,11 @@ class Worker:
                 "handoff_edge",
                 "worker",
                 env=os.environ
-                | {"HANDOFF_EDGE_JOURNAL": str(self.folder), "HANDOFF_EDGE_PORT": str(self._port)},
+                | {
+                    "HANDOFF_EDGE_JOURNAL": str(self.folder),
+                    "HANDOFF_EDGE_ADMIN_SOCKET": str(self._admin),
+                    "HANDOFF_EDGE_PORT": str(self._port),
+                },
                 stdin=asyncio.subprocess.PIPE,
             )
             try:
@@ -79,7 +86,7 @@ class Worker:
 
     async def ask(self, path: str) -> httpx.Response | None:
         """What its admin port answers; None where it does not."""
-        transport = httpx.AsyncHTTPTransport(uds=str(self.folder / ADMIN_SOCKET))
+        transport = httpx.AsyncHTTPTransport(uds=str(self._admin))
         async with httpx.AsyncClient(transport=transport, timeout=_ASK_SECONDS) as client:
             try:
                 return await client.get(f"http://worker{path}")
@@ -96,10 +103,11 @@ class Worker:
 
 async def serve(settings: EdgeSettings) -> None:
     """Until a signal. Raises HandoffError where the ports cannot be had."""
+    sockets = Path(tempfile.mkdtemp(prefix="handoff-"))
     reserved = _reserve(settings.edge_host, settings.edge_port)
     port = int(reserved.getsockname()[1])
     workers = [
-        Worker(number, folder, port)
+        Worker(number, folder, port, sockets)
         for number, folder in enumerate(journals.wanted(settings.data_dir, settings.edge_workers))
     ]
     tasks = [asyncio.create_task(worker.run(), name="worker") for worker in workers]
@@ -121,6 +129,7 @@ async def serve(settings: EdgeSettings) -> None:
                 worker._process.kill()
         reserved.close()
         admin.close()
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def admin_app(workers: Sequence[Worker]) -> Starlette:

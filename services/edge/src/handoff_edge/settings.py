@@ -71,6 +71,9 @@ class EdgeSettings(Settings):
     edge_journal: Path | None = Field(
         None, description="folder of a worker's journal; the node sets it for its workers"
     )
+    edge_admin_socket: Path | None = Field(
+        None, description="Unix socket of a worker's admin port; the node sets it for its workers"
+    )
     journal_max_bytes: Annotated[int, Field(ge=1_048_576)] = Field(
         4_294_967_296,
         description="that the journal may hold while Kafka is away; beyond it new handoffs are "

@@ -27,11 +27,12 @@ _OPEN_AND_CLOSED = 10**12
 
 class Witness(NamedTuple):
     """One connection as its client saw it, epoch ms. opened_ms: None where there was no 101.
-    ended_ms: None while it is open."""
+    ended_ms: None while it is open. head_bytes: of its request; 0 where that was not counted."""
 
     opening_ms: int
     opened_ms: int | None
     ended_ms: int | None
+    head_bytes: int = 0
 
 
 class Recorded(NamedTuple):
@@ -42,6 +43,7 @@ class Recorded(NamedTuple):
     elapsed_ms: int
     minutes: int
     reason: str | None
+    head_bytes: int = 0
 
 
 class Window(NamedTuple):
@@ -123,14 +125,22 @@ def witness_of(line: Mapping[str, Any]) -> Witness:
     if opened < line["opening_ns"]:
         raise ValueError(f"opened_ns: {opened} lies before opening_ns; allowed: at or after it")
     # Rounded so that the window never loses what lay in it.
-    return Witness(opening, -(-opened // 1_000_000), -(-ended // 1_000_000) if ended else None)
+    until = -(-ended // 1_000_000) if ended else None
+    head = _integer(line, "sent_head", 0) if "sent_head" in line else 0
+    return Witness(opening, -(-opened // 1_000_000), until, head)
 
 
 def _instant(line: Mapping[str, Any], name: str, least: int) -> int:
+    return _integer(line, name, least, "nanoseconds since the epoch, an integer")
+
+
+def _integer(
+    line: Mapping[str, Any], name: str, least: int, allowed: str = "an integer from 0 on"
+) -> int:
     value = line.get(name)
     if type(value) is not int or value < least:
         given = "is missing" if value is None else f"{value!r}"
-        raise ValueError(f"{name}: {given}; allowed: nanoseconds since the epoch, an integer")
+        raise ValueError(f"{name}: {given}; allowed: {allowed}")
     return value
 
 
@@ -142,6 +152,7 @@ def recorded_of(row: Mapping[str, Any]) -> Recorded:
         row["elapsed_ms"],
         row["minutes"],
         row["reason"],
+        row["req_header_bytes"],
     )
 
 
@@ -180,7 +191,8 @@ def reconcile(
             Difference("not_recorded", "", f"opened at {one.opened_ms}: no connection was accepted")
         )
     _, _, never_seen = match(
-        [one._replace(opened_ms=now_ms) for one in seen if one.opened_ms is None], without_witness
+        [one._replace(opened_ms=now_ms) for one in seen if one.opened_ms is None],
+        sorted(without_witness, key=lambda row: row.accepted_ms),
     )
     for row in without_witness:
         if not window.has(row.accepted_ms):
@@ -220,10 +232,32 @@ def match(
 ) -> tuple[list[tuple[Witness, Recorded]], list[Witness], list[Recorded]]:
     """(pairs, witnesses left over, connections left over). `recorded` is in order of acceptance.
 
+    Where a witness has counted its head, only a connection with such a head is its own.
+
     Each connection takes, of the witnesses in whose window it lies, the one whose window ends
     first: so as many are matched as can be. Then those that may change places do, where their ends
     fit better so.
     """
+    if not any(one.head_bytes for one in witnesses):
+        return _match(witnesses, recorded)
+    pairs: list[tuple[Witness, Recorded]] = []
+    missed: list[Witness] = []
+    left: list[Recorded] = []
+    heads = {one.head_bytes for one in witnesses} | {row.head_bytes for row in recorded}
+    for head in sorted(heads):
+        found = _match(
+            [one for one in witnesses if one.head_bytes == head],
+            [row for row in recorded if row.head_bytes == head],
+        )
+        pairs += found[0]
+        missed += found[1]
+        left += found[2]
+    return pairs, missed, left
+
+
+def _match(
+    witnesses: Sequence[Witness], recorded: Sequence[Recorded]
+) -> tuple[list[tuple[Witness, Recorded]], list[Witness], list[Recorded]]:
     waiting = sorted(witnesses)
     open_windows: list[tuple[int, int, Witness]] = []
     pairs: list[tuple[Witness, Recorded]] = []

@@ -1,8 +1,9 @@
 """`handoff verify-invoice`: an invoice proved from the log alone.
 
-Takes prices and terms from the invoice's document, rebuilds the usage from the connection events up
-to the positions stored beside it, rates it again with the same code, and compares the bytes. It
-asks no service and no projection: only the log.
+Takes prices and terms from the invoice's document, rebuilds the usage (of the months that it
+corrects, too) from the connection events up to the positions stored beside it, rates it again with
+the same code, and compares the bytes; what was billed before is compared with the earlier invoices.
+It asks no service and no projection: only the log.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -13,9 +14,10 @@ from handoff_billing.verify import (
     DeliveryCheck,
     Difference,
     Logged,
+    check_billed,
     check_delivery,
     check_links,
-    period_of,
+    delivery_months,
     verify,
 )
 from handoff_common import codec
@@ -94,6 +96,8 @@ async def prove(log: EventLog, wanted: str, *, keep_months: int = KEEP_MONTHS) -
         invoice.content, await _delivery(log, invoice), invoice.delivery_revision
     )
     same = result.ok and result.content_hash == invoice.content_hash
+    # What the document says of earlier invoices, those invoices say too.
+    broken = broken or (check_billed(invoice, every) if result.ok else None)
     return Proof(
         invoice,
         same and broken is None and delivery.difference is None,
@@ -106,8 +110,8 @@ async def prove(log: EventLog, wanted: str, *, keep_months: int = KEEP_MONTHS) -
 
 
 async def _delivery(log: EventLog, invoice: InvoiceData) -> dict[tuple[str, int, str], Logged]:
-    """The customer's latest delivery rows of the invoice's month."""
-    month_ms = period_of(invoice.content)
+    """The customer's latest delivery rows of the months that the invoice counts them of."""
+    months = delivery_months(invoice.content)
     found: dict[tuple[str, int, str], Logged] = {}
     async for record in _records(log, DELIVERY.name, {}):
         try:
@@ -115,7 +119,7 @@ async def _delivery(log: EventLog, invoice: InvoiceData) -> dict[tuple[str, int,
         except Unreadable:
             continue
         data, hour_ms = event.data, to_ms(event.data.hour)
-        if data.customer_id != invoice.customer_id or month_of(hour_ms) != month_ms:
+        if data.customer_id != invoice.customer_id or month_of(hour_ms) not in months:
             continue
         key = (data.region, hour_ms, data.source)
         if key not in found or found[key].revision < data.revision:

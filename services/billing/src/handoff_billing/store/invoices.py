@@ -12,11 +12,12 @@ from sqlalchemy import insert as plain_insert
 from handoff_billing import tables as t
 from handoff_billing.invoice import NO_CHAIN
 from handoff_billing.store import Tx, as_json, inserting
+from handoff_common.minutes import month_of, next_month
 
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """A final invoice as it stands in the database."""
+    """A final invoice as it stands in the database. `alone`: as of `Month`."""
 
     invoice_id: int
     series: str
@@ -37,15 +38,27 @@ class Final:
     finalized_by: str
     forced_reason: str | None
     overridden: Sequence[Mapping[str, str]]
+    alone: int = 0
+
+    @property
+    def place_ms(self) -> int:
+        """Where it stands among the customer's invoices: see `tables.invoice_ids`."""
+        return self.month_ms + self.alone
 
 
 @dataclass(frozen=True, slots=True)
 class Month:
-    """A customer's month and its invoice id."""
+    """A customer's month and its invoice id; or, where `alone` is not 0, the id of the invoice that
+    was the `alone`-th to be issued only to correct that month."""
 
     invoice_id: int
     customer_id: str
     month_ms: int
+    alone: int = 0
+
+    @property
+    def place_ms(self) -> int:
+        return self.month_ms + self.alone
 
 
 async def allocate_ids(tx: Tx, months: Collection[tuple[str, int]]) -> None:
@@ -63,7 +76,7 @@ async def find_month(tx: Tx, invoice_id: int) -> Month | None:
     row = (
         await tx.execute(select(t.invoice_ids).where(t.invoice_ids.c.id == invoice_id))
     ).one_or_none()
-    return None if row is None else Month(row.id, row.customer_id, row.month_ms)
+    return None if row is None else _month(row)
 
 
 async def find_id(tx: Tx, customer_id: str, month_ms: int) -> int | None:
@@ -83,27 +96,27 @@ async def list_months(
     after: tuple[int, int] | None,
     limit: int,
 ) -> list[Month]:
-    """Newest month first, then by id; `after` is (month, id) of the last one seen."""
+    """Newest first, then by id; `after` is (place, id) of the last one seen."""
     i = t.invoice_ids.c
     query = select(t.invoice_ids).order_by(i.month_ms.desc(), i.id).limit(limit)
     if customer_id is not None:
         query = query.where(i.customer_id == customer_id)
     if month_ms is not None:
-        query = query.where(i.month_ms == month_ms)
+        query = query.where(i.month_ms >= month_ms, i.month_ms < next_month(month_ms))
     if final is not None:
         is_final = select(t.invoices.c.invoice_id).where(t.invoices.c.invoice_id == i.id).exists()
         query = query.where(is_final if final else ~is_final)
     if after is not None:
         month, last = after
         query = query.where(or_(i.month_ms < month, and_(i.month_ms == month, i.id > last)))
-    return [Month(row.id, row.customer_id, row.month_ms) for row in await tx.execute(query)]
+    return [_month(row) for row in await tx.execute(query)]
 
 
 async def find_final(tx: Tx, invoice_id: int) -> Final | None:
     row = (
         await tx.execute(select(t.invoices).where(t.invoices.c.invoice_id == invoice_id))
     ).one_or_none()
-    return None if row is None else _final(row)
+    return None if row is None else final_of(row)
 
 
 async def list_finals(
@@ -116,7 +129,7 @@ async def list_finals(
     limit: int,
 ) -> tuple[list[Final], int]:
     """The customer's final invoices whose month begins within [from, to), newest first, and how
-    many there are in all. `after` is the month of the last one seen."""
+    many there are in all. `after` is the place of the last one seen."""
 
     def within(query: Select[Any]) -> Select[Any]:
         query = query.where(t.invoices.c.customer_id == customer_id)
@@ -130,7 +143,7 @@ async def list_finals(
     if after is not None:
         query = query.where(t.invoices.c.month_ms < after)
     count = await tx.scalar(within(select(func.count()).select_from(t.invoices)))
-    return [_final(row) for row in await tx.execute(query)], int(count or 0)
+    return [final_of(row) for row in await tx.execute(query)], int(count or 0)
 
 
 async def has_final_since(tx: Tx, customer_id: str | None, month_ms: int) -> bool:
@@ -149,7 +162,7 @@ async def add_final(tx: Tx, final: Final) -> None:
             number=final.number,
             customer_id=final.customer_id,
             customer_name=final.customer_name,
-            month_ms=final.month_ms,
+            month_ms=final.place_ms,
             issued_ms=final.issued_ms,
             currency=final.currency,
             exponent=final.exponent,
@@ -202,14 +215,20 @@ async def count_up(tx: Tx, name: str, *, by: int = 1, at_least: int = 0) -> int:
     return int(value)
 
 
-def _final(row: Any) -> Final:
+def _month(row: Any) -> Month:
+    month_ms = month_of(row.month_ms)
+    return Month(row.id, row.customer_id, month_ms, row.month_ms - month_ms)
+
+
+def final_of(row: Any) -> Final:
+    month_ms = month_of(row.month_ms)
     return Final(
         invoice_id=row.invoice_id,
         series=row.series,
         number=row.number,
         customer_id=row.customer_id,
         customer_name=row.customer_name,
-        month_ms=row.month_ms,
+        month_ms=month_ms,
         issued_ms=row.issued_ms,
         currency=row.currency,
         exponent=row.exponent,
@@ -223,4 +242,5 @@ def _final(row: Any) -> Final:
         finalized_by=row.finalized_by,
         forced_reason=row.forced_reason,
         overridden=msgspec.json.decode(row.overridden, type=list[dict[str, str]]),
+        alone=row.month_ms - month_ms,
     )
