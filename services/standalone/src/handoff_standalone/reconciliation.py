@@ -84,7 +84,7 @@ async def sums(api: Api, customer_id: str, window: Window = ALWAYS) -> Sums:
             continue
         invoice = await api.call("GET", f"/v1/invoices/{one['invoice_id']}")
         if window == ALWAYS:
-            billed += invoice["minutes"]
+            billed += invoice["minutes"] + _corrected_minutes(invoice)
             late += _late_minutes(invoice)
         else:
             billed += await _billed_within(api, invoice, window)
@@ -307,6 +307,18 @@ def _range(window: Window) -> dict[str, str]:
     if window.to_ms != ALWAYS.to_ms:
         query["to"] = rfc3339(window.to_ms)
     return query
+
+
+def _corrected_minutes(invoice: dict[str, Any]) -> int:
+    """Of earlier months, as a final invoice corrects them. What a draft corrects is still counted
+    as late by the invoice of its month."""
+    if invoice["status"] != "final":
+        return 0
+    return sum(
+        line["raw_quantity"]
+        for line in invoice["lines"]
+        if line["corrects"] is not None and line["product"] == MINUTES.name
+    )
 
 
 def _late_minutes(invoice: dict[str, Any]) -> int:
