@@ -74,7 +74,7 @@ async def test_a_paused_process_accepts_and_does_not_answer(tmp_path: Path) -> N
     process = server(tmp_path, port)
     await process.start()
     await process.wait_http(f"http://127.0.0.1:{port}/")
-    process.pause()
+    await process.pause()
     assert listens(port)
     with pytest.raises(AssertionError, match="answers"):
         await process.wait_http(f"http://127.0.0.1:{port}/", seconds=0.2)

@@ -267,7 +267,7 @@ class KafkaBroker:
     async def pause(self) -> None:
         """SIGSTOP: connections are accepted by the kernel, nothing is answered."""
         assert self._process is not None, "the broker was never started"
-        self._process.pause()
+        await self._process.pause()
 
     async def resume(self) -> None:
         assert self._process is not None, "the broker was never started"

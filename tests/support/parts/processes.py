@@ -214,10 +214,22 @@ class Process:
                 f"{self.name} did not end within {waited:.0f} s of {signum.name}: {self.tail()}"
             ) from None
 
-    def pause(self) -> None:
-        """SIGSTOP: it answers nothing, while the kernel still accepts connections for it."""
+    async def pause(self) -> None:
+        """SIGSTOP: it answers nothing, while the kernel still accepts connections for it. Every one
+        of its threads has stopped when this returns."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+
+        async def stopped() -> bool | None:
+            states = [
+                (thread / "stat").read_text().rpartition(")")[2].split()[0]
+                for thread in threads.iterdir()
+            ]
+            return all(state == "T" for state in states) or None
+
+        if threads.exists():
+            await eventually(stopped, f"{self.name} has stopped", seconds=STOP_SECONDS)
 
     def resume(self) -> None:
         """SIGCONT."""
