@@ -344,7 +344,7 @@ Way = Callable[[Database, Mapping[int, Sequence[Record]], int], Awaitable[None]]
 async def measured(way: Way, records: Mapping[int, Sequence[Record]], batch: int) -> Cost:
     async with database() as db:
         async with db.transaction() as tx:
-            await slices.make_slices(tx, range(PARTITIONS), generation=0)
+            await slices.make_slices(tx, range(PARTITIONS), generation=0, unpublished=False)
         server = await postgres_cpu(db)
         python, wall = time.process_time(), time.perf_counter()
         await way(db, records, batch)

@@ -21,6 +21,8 @@ from handoff_standalone.gateway import service_of
         ("/stats", "metering"),
         ("/v1/usage", "metering"),
         ("/v1/usages", None),
+        ("/v1/parked", "metering"),
+        ("/v1/parked/3/17/decision", "metering"),
         ("/v1/connections/x", "metering"),
         ("/billing/v3/invoices/month-to-date", "billing"),
         ("/billing/docs", None),

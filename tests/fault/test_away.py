@@ -17,7 +17,7 @@ from support.parts.kafka import Broker
 from support.parts.postgres import Database
 from support.parts.proxy import Proxy
 from support.parts.waiting import eventually
-from support.reconciliation import pages, reconciled
+from support.reconciliation import reconciled
 from support.witness import Load
 
 AWAY_SECONDS = float(os.environ.get("HANDOFF_TEST_AWAY_SECONDS", "8"))
@@ -174,7 +174,7 @@ async def test_an_edge_that_was_cut_off_takes_its_connections_back(
 
             async def states() -> list[dict[str, Any]]:
                 async with system.api(tenant.tokens["engineer"]) as api:
-                    return await pages(api, "/v1/connections")
+                    return await api.pages("/v1/connections")
 
             async def all_open() -> bool | None:
                 return len([s for s in await states() if s["state"] == "open"]) == 20 or None

@@ -154,20 +154,28 @@ class Distributed:
             environ[f"HANDOFF_{service.upper()}_PORT"] = str(self.ports.get(name, 0))
         return environ | dict(self.environ)
 
-    async def _job(self, name: str, command: list[str], service: str = "") -> None:
+    async def command(
+        self, name: str, *command: str, service: str = "", **environ: str
+    ) -> tuple[int, str]:
+        """Run `python -m …` to its end with a service's settings: exit status, what it said."""
         job = Process(
             name,
             [sys.executable, "-m", *command],
             self.folder / f"{name}.log",
-            self._environ(service, name),
+            self._environ(service, name) | environ,
         )
+        job.log.unlink(missing_ok=True)
         await job.start()
 
         async def ended() -> int | None:
             return job.exit_status
 
-        status = await eventually(ended, f"job {name} has ended", seconds=READY_SECONDS)
-        assert status == 0, f"job {name} ended with {status}: {job.tail()}"
+        status = await eventually(ended, f"{name} has ended", seconds=READY_SECONDS)
+        return status, job.log.read_text(errors="replace")
+
+    async def _job(self, name: str, command: list[str], service: str = "") -> None:
+        status, said = await self.command(name, *command, service=service)
+        assert status == 0, f"job {name} ended with {status}: {said}"
 
 
 @asynccontextmanager

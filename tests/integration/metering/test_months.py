@@ -14,7 +14,7 @@ from handoff_metering import retention, tables
 from handoff_metering.months import Months
 from handoff_metering.rebuild import rebuild, snapshot_tables
 from handoff_metering.store import months as store
-from handoff_metering.store import slices as store_slices
+from handoff_metering.store import parked as store_parked
 from handoff_metering.usage import Totals
 from support.databases import Engine
 from support.metering_edge import HEADS, Edge
@@ -42,7 +42,7 @@ async def connections(s: System) -> int:
 
 async def parked(s: System) -> int:
     async with s.database.read() as tx:
-        return sum((await store_slices.parked_counts(tx)).values())
+        return sum((await store_parked.counts(tx)).values())
 
 
 async def test_months_are_made_ahead_and_take_over_what_came_before_them(

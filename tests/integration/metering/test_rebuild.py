@@ -6,17 +6,21 @@ import pytest
 from sqlalchemy import func, select, update
 
 from handoff_common import codec
-from handoff_common.events import ParkedDecision, ParkedDecisionData
+from handoff_common.database import Database
+from handoff_common.errors import DatabaseInUse
+from handoff_common.events import ParkedDecision, ParkedDecisionData, UsageTotals
 from handoff_common.instants import from_ms
 from handoff_common.log import Message
 from handoff_common.minutes import HOUR_MS
+from handoff_common.occupancy import alone
 from handoff_common.outbox import enqueue
-from handoff_common.topics import CONNECTIONS
+from handoff_common.topics import CONNECTIONS, USAGE
 from handoff_metering import publishing, tables
 from handoff_metering.errors import RebuildUnfinished
-from handoff_metering.rebuild import rebuild, snapshot_tables
+from handoff_metering.rebuild import USER, rebuild, snapshot_tables
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states
+from support.databases import Engine, database_url
 from support.metering_edge import Edge, carried
 from support.metering_system import MONTH_END, System, system, until
 
@@ -80,6 +84,22 @@ async def settled(s: System) -> None:
     await until(is_published, "all is published")
 
 
+async def is_published_whole(s: System, generation: int) -> bool:
+    """Every slice is, and sent; nothing of a former generation stands."""
+    async with s.database.read() as tx:
+        slices = await store_slices.slices(tx)
+        unsent = await tx.scalar(select(func.count()).select_from(tables.outbox))
+    if unsent or any(one.unpublished for one in slices.values()):
+        return False
+    newest = {
+        event.subject: event.data.generation
+        for event in await s.read(USAGE.name)
+        if isinstance(event, UsageTotals)
+    }
+    assert set(newest.values()) <= {generation}, newest
+    return True
+
+
 @pytest.mark.parametrize("batch", [3, 2_000])
 async def test_rebuilt_tables_are_identical(tmp_path: Path, batch: int) -> None:
     async with system(tmp_path, metering_batch=batch) as s:
@@ -100,12 +120,8 @@ async def test_rebuilt_tables_are_identical(tmp_path: Path, batch: int) -> None:
         assert done.events == read - PARKED, "what was parked was not folded"
         assert done.dropped == 0
         async with s.metering():
-
-            async def is_sent() -> bool:
-                async with s.database.read() as tx:
-                    return not await tx.scalar(select(func.count()).select_from(tables.outbox))
-
-            await until(is_sent, "the rows of the new generation are sent")
+            assert await s.published() == rows, "readers see no less meanwhile"
+            await until(lambda: is_published_whole(s, 1), "the new generation is published")
             assert await s.published() == rows
         assert await snapshot_tables(s.database) == live
 
@@ -141,6 +157,7 @@ async def test_rows_that_no_longer_exist_become_zero(tmp_path: Path) -> None:
                 return {key.service_id for key in await s.published()} == {"service-1"}
 
             await until(is_gone, "the ghost is gone")
+            await until(lambda: is_published_whole(s, 1), "and its row is one of zeros")
 
 
 async def test_an_interrupted_rebuild_keeps_metering_from_starting(tmp_path: Path) -> None:
@@ -157,3 +174,64 @@ async def test_an_interrupted_rebuild_keeps_metering_from_starting(tmp_path: Pat
         async with s.metering():
             await s.caught_up()
             assert (await s.total()).opened == 1
+
+
+async def test_readers_never_see_less_while_a_new_database_takes_over(tmp_path: Path) -> None:
+    """Metering goes on while its tables are made again elsewhere; what is published then is ahead
+    of what was rebuilt, and no reader may see that."""
+    async with system(tmp_path, metering_batch=5) as s:
+        edge = Edge(s.log)
+        scripts = [edge.script(HOUR, f"c-{n}") for n in range(40)]
+        await edge.append(*(script.accepted() for script in scripts))
+        await edge.vouch(HOUR + 60_001)
+        old = s.database
+        async with s.metering():
+            await settled(s)
+            fresh = Database(await database_url(tmp_path, "metering_again"))
+            done = await rebuild(s.settings, log=s.log, database=fresh, clock=s.clock)
+            assert (done.generation, done.dropped) == (1, 0)
+            await edge.append(*(script.closed(200_000) for script in scripts[:20]))
+            await edge.vouch(HOUR + 300_001)
+            await settled(s)
+        before = await s.published()
+        assert sum(total.minutes for total in before.values()) == 20 * 4 + 20 * 6
+        s.database = fresh
+        try:
+            async with s.metering():
+
+                async def is_so() -> bool:
+                    assert await s.published() == before
+                    return await is_published_whole(s, 1)
+
+                await until(is_so, "the new generation is published")
+                await edge.append(*(script.closed(400_000) for script in scripts[20:]))
+                await settled(s)
+            assert await s.published() == await s.expected(HOUR + 300_001)
+        finally:
+            await fresh.close()
+            s.database = old
+
+
+async def test_workers_and_a_rebuild_keep_out_of_each_others_database(
+    tmp_path: Path, engine: Engine
+) -> None:
+    async with system(tmp_path) as s:
+        edge = Edge(s.log)
+        await edge.append(edge.script(HOUR, "c-1").accepted())
+        async with s.metering():
+            await s.caught_up()
+            if engine == "postgres":
+                with pytest.raises(DatabaseInUse, match="workers of metering run on this"):
+                    await rebuild(s.settings, log=s.log, database=s.database, clock=s.clock)
+            assert (await s.total()).opened == 1
+        if engine == "postgres":
+            async with alone(s.database, USER):
+                with pytest.raises(DatabaseInUse, match="is being rebuilt"):
+                    await s.build().on_start()
+        # Whatever lets a worker miss the lock: it stops at the mark in the tables.
+        async with s.database.transaction() as tx:
+            await store_slices.begin_rebuild(tx, range(2), 1)
+        async with s.database.transaction() as tx:
+            with pytest.raises(RebuildUnfinished):
+                await store_slices.lock_slice(tx, 0)
+        await rebuild(s.settings, log=s.log, database=s.database, clock=s.clock)

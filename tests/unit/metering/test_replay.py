@@ -15,6 +15,7 @@ from handoff_common.instants import from_ms
 from handoff_common.log import Record
 from handoff_common.topics import CONNECTIONS
 from handoff_metering import replay
+from handoff_metering.retention import first_id
 from support.metering_edge import Script
 
 T0 = 1_790_000_000_000
@@ -125,3 +126,27 @@ def test_a_decision_about_another_partition_or_nothing_does_nothing() -> None:
 def test_a_decision_whose_own_instant_lies_ahead_is_parked() -> None:
     skewed = Script(T0 + 1_000_000).accepted()
     assert not counted(records(skewed, decision(0, "retry"), appended_ms=T0 - 300_001))
+
+
+def test_what_comes_for_a_retired_connection_is_parked_and_cannot_be_retried() -> None:
+    made, late = T0 - 400 * 86_400_000, T0 + 600_000
+    gone = first_id(made)[:13] + "-7000-8000-000000000001"
+    script = Script(made, connection_id=gone)
+    lived = [script.accepted(), script.closed(60_000)]
+    straggler = Script(made, connection_id=gone, customer_id="customer-2").bytes(90_000)
+    taken = replay.Reading(keep_months=2)
+    early = [taken.take(r) for r in records(*lived, appended_ms=made + 60_000)]
+    assert early == lived
+    *_, last, again = records(*lived, straggler, decision(2, "retry"), appended_ms=late)
+    assert taken.take(last) is None
+    assert taken.take(again) is None
+    assert taken.parked == 1
+    # Its month is kept for longer, or it is open, or nobody asks for this customer.
+    for reading, events in (
+        (replay.Reading(keep_months=20), lived),
+        (replay.Reading(keep_months=2), lived[:1]),
+        (replay.Reading(keep_months=2, customer_id="customer-1"), []),
+    ):
+        for record in records(*events, appended_ms=made + 60_000):
+            reading.take(record)
+        assert reading.take(last) == straggler

@@ -1,10 +1,22 @@
 """What clients saw against what was billed: each difference has its name, and no other has."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handoff_common.minutes import owed
-from handoff_standalone.reconcile import Recorded, Report, Sums, Witness, match, reconcile
+from handoff_common.minutes import HOUR_MS, owed
+from handoff_standalone.reconcile import (
+    Held,
+    Recorded,
+    Report,
+    Sums,
+    Window,
+    Witness,
+    match,
+    reconcile,
+    undelivered,
+    witness_of,
+)
 
 NOW = 10_000_000
 
@@ -98,3 +110,78 @@ def test_an_edge_that_died_before_the_101_is_explained_by_the_refused_client() -
 
 def test_what_was_never_established_is_owed_nothing_and_is_no_difference() -> None:
     assert held([], [row(1, 1_005, 0, "never_established")]).balanced
+
+
+def test_a_window_counts_what_starts_in_it_and_asks_for_no_more() -> None:
+    hour = Window(HOUR_MS, 2 * HOUR_MS)
+    before = row(1, HOUR_MS - 90_000, 200_000)  # of four minutes the first two lie outside
+    inside = row(2, HOUR_MS + 5_000, 60_000)
+    across = row(3, 2 * HOUR_MS - 60_000, 150_000)  # of three the last two lie outside
+    witnesses = [
+        Witness(r.accepted_ms, r.accepted_ms, r.accepted_ms + r.elapsed_ms)
+        for r in (before, inside, across)
+    ]
+    sums = Sums(2 + 1 + 1, opened=2, closed=2, billed_minutes=4)
+
+    def codes(seen: list[Witness], rows: list[Recorded], sums: Sums = sums) -> list[str]:
+        report = reconcile(seen, rows, sums, now_ms=3 * HOUR_MS, window=hour)
+        return [d.code for d in report.differences]
+
+    rows = [before, inside, across]
+    assert codes(witnesses, rows) == []
+    assert codes(witnesses[1:], rows) == [], "who came before the window needs no witness"
+    assert codes(witnesses[:1], rows) == ["not_seen", "not_seen"]
+    assert codes(witnesses, [before, across], Sums(3, 1, 1, 3)) == ["not_recorded"]
+    outside = Witness(2 * HOUR_MS + 1, 2 * HOUR_MS + 2, None)
+    assert codes([*witnesses, outside], rows) == []
+    assert codes(witnesses, rows, sums._replace(minutes=5)) == ["usage_minutes"]
+
+
+def test_minutes_that_came_after_the_invoice_are_explained() -> None:
+    one = Witness(1_000, 1_010, 121_000)
+    rows = [row(1, 1_005, 119_995)]
+    report = reconcile([one], rows, Sums(2, 1, 1, 1, late_minutes=1), now_ms=NOW)
+    assert report.balanced and [d.code for d in report.explained] == ["late_minutes"]
+    report = reconcile([one], rows, Sums(2, 1, 1, 1), now_ms=NOW)
+    assert [d.code for d in report.differences] == ["billed_minutes"]
+
+
+def test_what_a_journal_holds_must_be_known() -> None:
+    rows = [
+        row(1, 0, 10_000, None),
+        row(2, 0, 10_000),
+        row(3, 0, 10_000, "edge_lost"),
+        row(4, 0, 10_000, None),
+        row(5, 0, 10_000, None),
+    ]
+    report = Report(0, 0)
+    undelivered(
+        report,
+        [
+            Held("c1", 0, 10_000, False),
+            Held("c2", 0, 10_000, True),
+            Held("c3", 0, 9_000, False),
+            Held("c4", 0, 10_001, False),
+            Held("c5", 0, 10_000, True),
+            Held("c6", 0, 0, False),
+        ],
+        rows,
+    )
+    found = [(d.code, d.connection_id) for d in report.differences]
+    assert found == [("not_delivered", name) for name in ("c4", "c5", "c6")]
+    assert [(d.code, d.connection_id) for d in report.explained] == [("held_open", "c3")]
+    assert report.held == 6
+
+
+def test_a_line_of_a_witness_file_says_what_is_wrong_with_it() -> None:
+    good = {"opening_ns": 1_000_000, "opened_ns": 2_000_001, "ended_ns": 0, "refused": False}
+    assert witness_of(good) == Witness(1, 3, None)
+    assert witness_of({"opening_ns": 1_999_999, "refused": True}) == Witness(1, None, None)
+    for wrong, text in (
+        ({"opening_ns": "soon"}, "opening_ns: 'soon'; allowed: nanoseconds"),
+        ({"opened_ns": 1.5}, "opened_ns: 1.5"),
+        ({"ended_ns": None}, "ended_ns: is missing"),
+        ({"opened_ns": 999}, "opened_ns: 999 lies before opening_ns"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            witness_of(good | wrong)

@@ -40,6 +40,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from handoff_common.away import back_off, why_away
@@ -141,6 +142,7 @@ class Database:
         self.limits = limits or Limits()
         self.is_sqlite = url.startswith("sqlite")
         self.away: str | None = None
+        self._url, self._name = url, name
         options = _SQLITE if self.is_sqlite else _postgres_options(self.limits, name)
         self.engine: AsyncEngine = create_async_engine(url, **options)
         self._turn = asyncio.Lock()
@@ -180,6 +182,22 @@ class Database:
             yield connection
             await connection.rollback()
 
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncConnection]:
+        """A connection beside the pool and without a transaction: what its session holds ends with
+        the block. Postgres only. Raises DatabaseAway when it cannot be opened."""
+        options = _session_options(self.limits, self._name)
+        engine = create_async_engine(self._url, isolation_level="AUTOCOMMIT", **options)
+        try:
+            async with self._answering():
+                connection = await engine.connect()
+            try:
+                yield connection
+            finally:
+                await connection.close()
+        finally:
+            await engine.dispose()
+
     async def close(self) -> None:
         await self.engine.dispose()
 
@@ -198,9 +216,6 @@ class Database:
 
 
 def _postgres_options(limits: Limits, name: str) -> dict[str, Any]:
-    def ms(seconds: float) -> str:
-        return str(max(1, round(seconds * 1000)))
-
     return {
         "pool_size": limits.pool,
         "max_overflow": 0,
@@ -208,6 +223,19 @@ def _postgres_options(limits: Limits, name: str) -> dict[str, Any]:
         # After a restart of the server every pooled connection is dead: one is tried before use.
         "pool_pre_ping": True,
         "pool_use_lifo": True,
+        **_connection_options(limits, name),
+    }
+
+
+def _session_options(limits: Limits, name: str) -> dict[str, Any]:
+    return {"poolclass": NullPool, **_connection_options(limits, name)}
+
+
+def _connection_options(limits: Limits, name: str) -> dict[str, Any]:
+    def ms(seconds: float) -> str:
+        return str(max(1, round(seconds * 1000)))
+
+    return {
         "connect_args": {
             "timeout": limits.connect,
             "command_timeout": limits.statement + _VANISHED_AFTER,

@@ -10,6 +10,7 @@ HandoffError
 │   └── AlreadyInUse        another process owns the folder
 ├── Unreadable              one record cannot be decoded; it is parked
 ├── DatabaseAway            the database does not answer now; ask again later
+├── DatabaseInUse           workers use the database, or it is being made anew
 ├── PositionConflict        another worker moved the position first; roll back and re-read
 └── ApiError                an answer of a REST API, with its HTTP status
 """
@@ -103,6 +104,12 @@ class DatabaseAway(HandoffError):
     """
 
     code = "database_away"
+
+
+class DatabaseInUse(HandoffError):
+    """Workers use the database that somebody wants alone, or somebody has it alone."""
+
+    code = "database_in_use"
 
 
 @dataclass(frozen=True, slots=True)

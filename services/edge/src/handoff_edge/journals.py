@@ -6,15 +6,18 @@ closed at their last proof of life, what it holds is forwarded, and its edge say
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from handoff_common import codec
 from handoff_common.clock import Clock
-from handoff_common.errors import AlreadyInUse, LogError
+from handoff_common.errors import AlreadyInUse, LogError, Unreadable
 from handoff_common.log import EventLog
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.telemetry import get_logger, new_registry
+from handoff_common.topics import EDGES
 from handoff_edge.connection import Place
 from handoff_edge.forwarder import Forwarder
 from handoff_edge.metrics import Metrics
@@ -28,11 +31,13 @@ _FOLDER = "journals"
 
 class Adopted(NamedTuple):
     """What became of an abandoned journal. recovered: connections that were open in it. forwarded:
-    whether all of it is in the log, and the edge has ended."""
+    whether all of it is in the log, and the edge has ended; problems: why not, where that is
+    known."""
 
     edge_id: str
     recovered: int
     forwarded: bool
+    problems: Sequence[str] = ()
 
 
 def folders(data_dir: Path) -> list[Path]:
@@ -75,7 +80,7 @@ async def adopt(
     journal = await open_journal(folder)
     try:
         metrics = Metrics(new_registry())
-        place = Place(journal.owner_id, settings.region, settings.pop)
+        place = await _place_of(journal, settings)
         recovered = await recover(journal, place, metrics)
         forwarder = Forwarder(
             journal,
@@ -101,9 +106,21 @@ async def adopt(
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-        return Adopted(journal.owner_id, len(recovered), done)
+        return Adopted(journal.owner_id, len(recovered), done, () if done else forwarder.problems)
     finally:
         await journal.close()
+
+
+async def _place_of(journal: SqliteLog, settings: EdgeSettings) -> Place:
+    """Where the journal's edge was: as its last watermark says, else as the settings do. A node may
+    have been given another place since, and a journal may have been taken elsewhere."""
+    edge_id = journal.owner_id
+    held = (await journal.held(EDGES.name)).get(edge_id)
+    if held is not None:
+        with suppress(Unreadable):
+            data = codec.decode(EDGES.name, held).data
+            return Place(edge_id, data.region, data.pop)
+    return Place(edge_id, settings.region, settings.pop)
 
 
 async def adopt_all(

@@ -20,6 +20,7 @@ from handoff_common.outbox import Outbox, enqueue
 from handoff_common.topics import CONNECTIONS, USAGE
 from handoff_metering import publishing, tables, watermarks
 from handoff_metering.metrics import Metrics
+from handoff_metering.store import parked as store_parked
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import ConnectionState, Totals, UsageKey, accrue
@@ -130,7 +131,9 @@ class Accrual:
             positions = await store_slices.read_positions(tx)
             position = positions.get(number, 0)
             revision = held.revision
-            changed, changes = await _due(tx, number, position, edges)
+            changed, changes = await due(
+                tx, number, position, edges, limit=_CONNECTIONS_PER_TRANSACTION
+            )
             outgoing: list[publishing.Outgoing] = []
             now_ms = self._clock.now_ms()
             if changed:
@@ -138,9 +141,10 @@ class Accrual:
                 await store.save_minutes(tx, changed)
                 rows = await store.change_usage(tx, number, changes, revision)
                 version = publishing.Version(held.generation, revision, position - 1)
-                outgoing += publishing.usage_rows(rows, number, version, now_ms)
+                if not held.unpublished:
+                    outgoing += publishing.usage_rows(rows, number, version, now_ms)
             done = len(changed) < _CONNECTIONS_PER_TRANSACTION
-            if done and (say or late):
+            if done and (say or late) and not held.unpublished:
                 said = await self._progress(tx, number, positions, edges, lost)
                 if said is not None and not self._is_news(number, said, but_for_position=not say):
                     said = None
@@ -148,7 +152,7 @@ class Accrual:
                 revision += 1
                 version = publishing.Version(held.generation, revision, position - 1)
                 outgoing += publishing.progress(said, number, slices, version, partitions, now_ms)
-            if outgoing:
+            if revision != held.revision:
                 await store_slices.set_revision(tx, number, revision)
                 await enqueue(tx, tables.outbox, outgoing)
         self._metrics.accrued.inc(sum(change.minutes for change in changes.values()))
@@ -190,7 +194,7 @@ class Accrual:
             open_on=open_on,
             seen=await store.edges_seen(tx, number),
         )
-        parked = await store_slices.parked_counts(tx, number)
+        parked = await store_parked.counts(tx, number)
         orphans = sum(count for edge_id, count in open_on.items() if edge_id in lost)
         totals = await store.edge_totals(tx)
         difference = 0
@@ -215,17 +219,17 @@ class Accrual:
         return self._counts
 
 
-async def _due(
-    tx: Tx, number: int, position: int, edges: watermarks.Edges
+async def due(
+    tx: Tx, number: int, position: int, edges: watermarks.Edges, *, limit: int | None
 ) -> tuple[list[ConnectionState], dict[UsageKey, Totals]]:
-    """What a slice at `position` may accrue now, up to the bound of one transaction: the states
-    after it, and what that changes."""
+    """What a slice at `position` may accrue now, of `limit` connections at most: the states after
+    it, and what that changes."""
     changed: list[ConnectionState] = []
     changes: dict[UsageKey, Totals] = {}
     for edge in edges.values():
-        room = _CONNECTIONS_PER_TRANSACTION - len(changed)
+        room = None if limit is None else limit - len(changed)
         mark = edge.passed(number, position)
-        if mark is None or room <= 0:
+        if mark is None or room == 0:
             continue
         for state in await store.due(tx, number, edge.edge_id, mark.through_ms, room):
             after, deltas = accrue(state, mark.through_ms)

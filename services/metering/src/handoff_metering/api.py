@@ -15,6 +15,7 @@ from handoff_common.outbox import enqueue
 from handoff_metering import publishing, schemas, tables, watermarks
 from handoff_metering.context import Context, ordered, region
 from handoff_metering.errors import already_closed
+from handoff_metering.store import parked as store_parked
 from handoff_metering.store import reports
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
@@ -303,7 +304,7 @@ def _instant(ms: int | None) -> str | None:
 async def _reconciliation(context: Context, customer_id: str | None) -> schemas.ReconciliationOut:
     async with context.database.read() as tx:
         counts = await reports.counts(tx, customer_id)
-        parked = await store_slices.parked_counts(tx)
+        parked = await store_parked.counts(tx)
         positions = await store_slices.read_positions(tx)
         totals = await store.edge_totals(tx)
     mine = sum(parked.values()) if customer_id is None else parked.get(customer_id, 0)

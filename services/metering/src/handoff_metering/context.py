@@ -7,6 +7,7 @@ from handoff_common.clock import Clock
 from handoff_common.database import Database
 from handoff_common.errors import not_found
 from handoff_common.events import ServiceData
+from handoff_common.log import EventLog
 from handoff_common.outbox import Outbox
 from handoff_common.projection import Projector
 from handoff_metering import instants
@@ -18,6 +19,7 @@ from handoff_metering.views import EdgesView, ServicesView
 @dataclass(frozen=True, slots=True)
 class Context:
     database: Database
+    log: EventLog
     clock: Clock
     services: ServicesView
     edges: EdgesView

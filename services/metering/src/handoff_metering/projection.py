@@ -27,6 +27,7 @@ from handoff_common.telemetry import get_logger
 from handoff_common.topics import CONNECTIONS
 from handoff_metering import publishing, replay, retention, tables
 from handoff_metering.metrics import Metrics
+from handoff_metering.store import parked as store_parked
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import (
@@ -50,7 +51,7 @@ _TYPES = {
 class ConnectionsProjection:
     """See the module; a `handoff_common.projection.Projection`.
 
-    publish: whether changed rows go to the outbox; a rebuild replays without.
+    rebuilding: whether it makes the tables anew, which nobody else may touch meanwhile.
     """
 
     name = store_slices.PROJECTION
@@ -63,13 +64,13 @@ class ConnectionsProjection:
         metrics: Metrics,
         max_batch: int,
         keep_months: int,
-        publish: bool = True,
+        rebuilding: bool = False,
     ) -> None:
         self.max_batch = max_batch
         self._keep_months = keep_months
         self._clock = clock
         self._metrics = metrics
-        self._publish = publish
+        self._rebuilding = rebuilding
         self._logger = get_logger("metering")
 
     async def apply(self, tx: Tx, partition: Partition, batch: Sequence[Folded]) -> None:
@@ -86,7 +87,7 @@ class ConnectionsProjection:
         if not events:
             return
         # Taken first, so that what accrues beside this on another connection waits its turn.
-        held = await store_slices.lock_slice(tx, partition.number)
+        held = await store_slices.lock_slice(tx, partition.number, rebuilding=self._rebuilding)
         ids = sorted({placed.event.data.connection_id for placed in events})
         sums = _Sums(partition.number, await store.load_states(tx, ids))
         recent = retention.first_recent(batch[-1].record.appended_ms, self._keep_months)
@@ -119,7 +120,7 @@ class ConnectionsProjection:
         revision = held.revision + 1
         rows = await store.change_usage(tx, number, changes, revision)
         await store_slices.set_revision(tx, number, revision)
-        if self._publish:
+        if not held.unpublished:
             version = publishing.Version(held.generation, revision, last_offset)
             await enqueue(
                 tx,
@@ -135,7 +136,7 @@ class ConnectionsProjection:
         decision = event.data
         held = None
         if decision.partition == partition.number:
-            held = await store_slices.parked_record(tx, partition, decision.offset)
+            held = await store_parked.record(tx, partition, decision.offset)
         said = {"partition": decision.partition, "offset": decision.offset}
         if held is None:
             self._logger.warning("decision_without_record", **said)
@@ -146,7 +147,7 @@ class ConnectionsProjection:
             if again is None or await self._is_retired(tx, again, appended_ms):
                 self._logger.warning("retried_in_vain", **said)
                 return []
-        await store_slices.unpark(tx, partition, decision.offset)
+        await store_parked.decide(tx, partition, event)
         self._logger.info("parked_record_decided", decision=decision.decision, **said)
         return [] if again is None else [_Placed(held.offset, again, None)]
 

@@ -1,15 +1,18 @@
-"""What metering says to others: usage rows, progress, ends of connections. Pure: builds messages.
+"""What metering says to others: usage rows, progress, ends of connections,
+decisions about parked records. Pure: builds messages.
 
 A row's version is (generation, revision): docs/adr/0009-usage-row-versions.md.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from handoff_common.codec import encode
 from handoff_common.events import (
     EndConnection,
     EndConnectionData,
+    ParkedDecision,
+    ParkedDecisionData,
     ProgressData,
     UsageData,
     UsageProgress,
@@ -17,7 +20,7 @@ from handoff_common.events import (
 )
 from handoff_common.instants import from_ms
 from handoff_common.log import Message
-from handoff_common.topics import CONTROLS, USAGE
+from handoff_common.topics import CONNECTIONS, CONTROLS, USAGE
 from handoff_metering.usage import ConnectionState, Totals, UsageKey
 
 Outgoing = tuple[str, Message]
@@ -137,3 +140,28 @@ def end_connection(
         ),
     )
     return CONTROLS.name, Message(key, encode(event))
+
+
+def decision(
+    partition: int,
+    offset: int,
+    what: Literal["retry", "discard"],
+    reason: str,
+    *,
+    by: str,
+    event_id: str,
+    now_ms: int,
+) -> Outgoing:
+    """What was decided about a parked record: to the record's own partition, so that it is read
+    behind it."""
+    key = f"parked/{partition}/{offset}"
+    event = ParkedDecision(
+        id=event_id,
+        source="/metering/parked",
+        subject=key,
+        time=from_ms(now_ms),
+        data=ParkedDecisionData(
+            partition=partition, offset=offset, decision=what, reason=reason, decided_by=by
+        ),
+    )
+    return CONNECTIONS.name, Message(key, encode(event), partition)

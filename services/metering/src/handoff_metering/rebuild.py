@@ -1,9 +1,11 @@
-"""Metering's tables, made again from the log while the system is stopped.
+"""Metering's tables, made again from the log: in a database that no worker uses. Workers may go on
+with another one meanwhile.
 
 The projection tables are emptied, the log is replayed to its end with nothing published, open
-connections accrue as far as their edges have vouched, and the generation is raised. All rows go to
-the outbox, and a row of zeros for each that no longer exists; the next start sends them. An
-interrupted rebuild leaves a mark that keeps metering from starting until it has been run again.
+connections accrue as far as their edges have vouched, and the generation is raised. The workers
+that are started on the database next read on from there, and publish each slice at once when it has
+come as far as whoever had it before (`generations.Publisher`). An interrupted rebuild leaves a mark
+that keeps metering from starting until it has been run again.
 """
 
 from typing import Any, NamedTuple
@@ -11,27 +13,29 @@ from typing import Any, NamedTuple
 from handoff_common.clock import Clock
 from handoff_common.database import Database, migrate
 from handoff_common.log import EventLog
-from handoff_common.outbox import enqueue
+from handoff_common.occupancy import alone
 from handoff_common.projection import Projector
 from handoff_common.telemetry import new_registry
 from handoff_common.topics import CONNECTIONS, EDGES
-from handoff_metering import publishing, tables, watermarks
-from handoff_metering.generations import published
+from handoff_metering import tables, watermarks
+from handoff_metering.generations import published, settle
 from handoff_metering.metrics import Metrics
 from handoff_metering.months import Months
 from handoff_metering.projection import ConnectionsProjection
 from handoff_metering.settings import MeteringSettings
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
-from handoff_metering.usage import Totals, UsageKey, accrue
+from handoff_metering.usage import Totals, UsageKey
 from handoff_metering.views import EdgesView, read_to_end
 
 PACKAGE = "handoff_metering"
+USER = "metering"
+"""By this name workers and rebuilds know of each other."""
 
 
 class Rebuilt(NamedTuple):
     """What a rebuild did. events: those that were folded; what was parked is none of them.
-    dropped: rows that no longer exist and were published as zero."""
+    dropped: rows that no longer exist and will be published as zero."""
 
     generation: int
     events: int
@@ -42,7 +46,17 @@ class Rebuilt(NamedTuple):
 async def rebuild(
     settings: MeteringSettings, *, log: EventLog, database: Database, clock: Clock
 ) -> Rebuilt:
-    """Drop metering's projections and make them again. Nothing else may use database or log."""
+    """Drop metering's projections and make them again, up to the log's present end.
+
+    Raises DatabaseInUse where workers run on the database.
+    """
+    async with alone(database, USER):
+        return await _rebuild(settings, log=log, database=database, clock=clock)
+
+
+async def _rebuild(
+    settings: MeteringSettings, *, log: EventLog, database: Database, clock: Clock
+) -> Rebuilt:
     await migrate(database, PACKAGE)
     await Months(database=database, clock=clock, keep=settings.metering_keep_months).make_room()
     numbers = range(await log.partitions(CONNECTIONS.name))
@@ -59,7 +73,7 @@ async def rebuild(
             metrics=metrics,
             max_batch=settings.metering_batch,
             keep_months=settings.metering_keep_months,
-            publish=False,
+            rebuilding=True,
         ),
         log=log,
         database=database,
@@ -73,10 +87,9 @@ async def rebuild(
     await read_to_end(log, EDGES.name, edges.fold)
     rows = dropped = 0
     for number in numbers:
-        gone = former[number] | before.rows.get(number, frozenset())
-        made, zeroed = await _publish(database, edges.edges, number, gone, generation, clock)
-        rows += made
-        dropped += zeroed
+        made = await _settle(database, edges.edges, number)
+        rows += len(made)
+        dropped += len((former[number] | before.rows.get(number, frozenset())) - made)
     async with database.transaction() as tx:
         await store_slices.end_rebuild(tx)
     folded = metrics.registry.get_sample_value(
@@ -85,38 +98,15 @@ async def rebuild(
     return Rebuilt(generation, int(folded or 0), rows, dropped)
 
 
-async def _publish(
-    database: Database,
-    edges: watermarks.Edges,
-    number: int,
-    former: frozenset[UsageKey],
-    generation: int,
-    clock: Clock,
-) -> tuple[int, int]:
+async def _settle(database: Database, edges: watermarks.Edges, number: int) -> frozenset[UsageKey]:
+    """The slice's rows, with what its open connections have accrued."""
     async with database.transaction() as tx:
-        held = await store_slices.lock_slice(tx, number)
+        held = await store_slices.lock_slice(tx, number, rebuilding=True)
         position = (await store_slices.read_positions(tx)).get(number, 0)
-        changes: dict[UsageKey, Totals] = {}
-        accrued = []
-        for edge in edges.values():
-            mark = edge.passed(number, position)
-            if mark is None:
-                continue
-            for state in await store.due(tx, number, edge.edge_id, mark.through_ms, None):
-                after, deltas = accrue(state, mark.through_ms)
-                accrued.append(after)
-                for key, change in deltas:
-                    changes[key] = changes.get(key, Totals()).plus(change)
         revision = held.revision + 1
-        await store.save_minutes(tx, accrued)
-        await store.change_usage(tx, number, changes, revision)
+        await settle(tx, number, position, edges, revision)
         await store_slices.set_revision(tx, number, revision)
-        rows = await store.all_usage(tx, number)
-        zeroed = {key: Totals() for key in former - rows.keys()}
-        version = publishing.Version(generation, revision, position - 1)
-        messages = publishing.usage_rows({**rows, **zeroed}, number, version, clock.now_ms())
-        await enqueue(tx, tables.outbox, messages)
-    return len(rows), len(zeroed)
+        return frozenset(await store.all_usage(tx, number))
 
 
 _BOOKKEEPING = {"revision", "parked_ms", "identity"}

@@ -12,6 +12,8 @@ from handoff_common.events import ConnectionEvent, ParkedDecision
 from handoff_common.instants import to_ms
 from handoff_common.log import Record
 from handoff_common.minutes import DAY_MS
+from handoff_metering import retention
+from handoff_metering.usage import ConnectionState, fold
 
 MAX_SKEW_MS = 300_000
 MAX_AGE_MS = 3_660 * DAY_MS
@@ -81,10 +83,19 @@ def _ahead(instant_ms: int, appended_ms: int, customer_id: str | None) -> Unread
 
 
 class Reading:
-    """Takes the records of the log one by one, each partition's in order."""
+    """Takes the records of the log one by one, each partition's in order.
 
-    def __init__(self) -> None:
+    keep_months: for which metering keeps connections (`retention`); None: none is ever retired.
+    customer_id: whose connections can be retired here, where only theirs are of interest; each
+    costs a state. None: everybody's.
+    """
+
+    def __init__(self, keep_months: int | None = None, customer_id: str | None = None) -> None:
+        self._keep_months = keep_months
+        self._customer_id = customer_id
         self._parked: dict[tuple[int, int], Record] = {}
+        self._states: dict[str, ConnectionState] = {}
+        self.discarded = 0
 
     @property
     def parked(self) -> int:
@@ -105,18 +116,39 @@ class Reading:
         if wrong(event, record.appended_ms) is not None:
             self._park(record)
             return None
-        if not isinstance(event, ParkedDecision):
-            folded: ConnectionEvent = event
-            return folded
+        if isinstance(event, ParkedDecision):
+            return self._decided(record, event)
+        folded: ConnectionEvent = event
+        if not self._fold(folded, record.appended_ms):
+            self._park(record)
+            return None
+        return folded
+
+    def _decided(self, record: Record, event: ParkedDecision) -> ConnectionEvent | None:
         if event.data.partition != record.partition:
             return None
         held = self._parked.pop((record.partition, event.data.offset), None)
-        if held is None or event.data.decision == "discard":
+        if held is None:
+            return None
+        if event.data.decision == "discard":
+            self.discarded += 1
             return None
         again = retried(held.topic, held.value)
-        if again is None:
+        if again is None or not self._fold(again, record.appended_ms):
             self._park(held)
+            return None
         return again
+
+    def _fold(self, event: ConnectionEvent, appended_ms: int) -> bool:
+        """False where its connection is retired."""
+        keep, data = self._keep_months, event.data
+        if keep is None or self._customer_id not in (None, data.customer_id):
+            return True
+        state = self._states.get(data.connection_id)
+        if retention.retired(state, event, appended_ms, keep) is not None:
+            return False
+        self._states[data.connection_id], _ = fold(state, event)
+        return True
 
     def _park(self, record: Record) -> None:
         self._parked[record.partition, record.offset] = record

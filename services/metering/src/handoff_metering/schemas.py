@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
+from handoff_common.http import StrictModel
 from handoff_common.instants import rfc3339
 from handoff_metering.store.reports import EventRow, Found, Row
 from handoff_metering.usage import Totals
@@ -63,6 +64,55 @@ class PageQuery(BaseModel):
 
     limit: Limit = 100
     cursor: str | None = None
+
+
+class ParkedQuery(PageQuery):
+    customer_id: str | None = Field(None, description="of this customer")
+    value: bool = Field(False, description="true: with each record's value, in base64")
+
+
+class ParkedOut(BaseModel):
+    """A record that was not folded. kind: `malformed`, `unknown_type`, `skewed` (its instant lies
+    too far from the log's) or `retired` (its month is over). customer_id: None where it cannot be
+    told; then it holds back every customer's invoices. value: base64."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    kind: str
+    detail: str
+    customer_id: str | None
+    appended_at: str
+    parked_at: str
+    value: str | None = None
+
+
+class DecisionIn(StrictModel):
+    decision: Literal["retry", "discard"] = Field(
+        description="retry: fold it now, with the instant that it bears; discard: never"
+    )
+    reason: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=500,
+            pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$",
+            description="why, for the record: one line of 1 to 500 characters",
+        ),
+    ]
+
+
+class DecisionOut(BaseModel):
+    """status: `pending` where the decision is in the log's queue and not folded yet."""
+
+    partition: int
+    offset: int
+    decision: Literal["retry", "discard"]
+    reason: str
+    decided_by: str
+    decided_at: str
+    status: Literal["decided", "pending"]
 
 
 class Bytes(BaseModel):

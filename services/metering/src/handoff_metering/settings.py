@@ -7,6 +7,8 @@ from pydantic import Field
 from handoff_common.process import ProcessSettings
 from handoff_common.settings import Settings
 
+KEEP_MONTHS = 13
+
 
 class MeteringSettings(Settings):
     """Field `tick_seconds` is read from `HANDOFF_TICK_SECONDS`, and so on."""
@@ -34,7 +36,7 @@ class MeteringSettings(Settings):
             le=120,
             description="months for which closed connections and their events are kept; 2 to 120",
         ),
-    ] = 13
+    ] = KEEP_MONTHS
     metering_max_lag: Annotated[
         int,
         Field(ge=0, description="records a partition may lag before metering is not ready"),

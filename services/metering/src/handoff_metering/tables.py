@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     desc,
+    false,
 )
 
 from handoff_common.database import NAMING, projection_tables
@@ -135,7 +136,8 @@ Index("ix_usage_service", usage.c.service_id, usage.c.hour_ms)
 Index("ix_usage_customer", usage.c.customer_id, usage.c.hour_ms)
 
 # Bookkeeping of what a slice has published: docs/adr/0009-usage-row-versions.md. `rebuilding` is
-# set from the drop of its tables until all its rows are published again.
+# set from the drop of its tables until they are whole again; `unpublished` until all its rows have
+# been published at once, so that no reader sees a generation that has not caught up.
 slices = Table(
     "slices",
     metadata,
@@ -143,6 +145,7 @@ slices = Table(
     Column("generation", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("rebuilding", Boolean, nullable=False),
+    Column("unpublished", Boolean, nullable=False, server_default=false()),
 )
 
 # What each edge's events have said so far, to stand beside the totals in its watermarks.
@@ -165,7 +168,28 @@ leases = Table(
 )
 
 positions, parked = projection_tables(metadata)
+
+# What was decided about records of `handoff.connections.v1` that had been parked, as the log says.
+parked_decisions = Table(
+    "parked_decisions",
+    metadata,
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("offset", BigInteger, primary_key=True, autoincrement=False),
+    Column("decision", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("decided_ms", BigInteger, nullable=False),
+    Column("event_id", Text, nullable=False),
+)
 outbox = outbox_table(metadata)
 
-PROJECTED = (connections, connection_events, usage, edge_totals, positions, parked)
+PROJECTED = (
+    connections,
+    connection_events,
+    usage,
+    edge_totals,
+    positions,
+    parked,
+    parked_decisions,
+)
 """What a rebuild drops and makes again."""

@@ -5,19 +5,21 @@ from handoff_common.clock import Clock
 from handoff_common.database import Database, migrate
 from handoff_common.http import create_app
 from handoff_common.log import EventLog
+from handoff_common.occupancy import Occupancy
 from handoff_common.outbox import Outbox
 from handoff_common.projection import Projector
 from handoff_common.service import Service
 from handoff_common.telemetry import new_registry
-from handoff_metering import api, stats, tables
+from handoff_metering import api, api_parked, stats, tables
 from handoff_metering.accrual import Accrual
 from handoff_metering.closer import OrphanCloser
 from handoff_metering.context import Context
-from handoff_metering.generations import prepare
+from handoff_metering.generations import Publisher, prepare
 from handoff_metering.health import Health
 from handoff_metering.metrics import Metrics
 from handoff_metering.months import Months
 from handoff_metering.projection import ConnectionsProjection
+from handoff_metering.rebuild import USER
 from handoff_metering.settings import MeteringSettings
 from handoff_metering.views import EdgesView, ServicesView
 
@@ -66,6 +68,16 @@ def build(
         committed=accrual.folded,
     )
     edges.on_change(accrual.watermarks_changed)
+    publisher = Publisher(
+        database=database,
+        log=log,
+        edges=edges,
+        own=lambda: [partition.number for partition in projector.positions],
+        # Which pokes the outbox, too, and says the slice's progress.
+        published=accrual.watermarks_changed,
+        clock=clock,
+    )
+    occupancy = Occupancy(database, USER)
     closer = OrphanCloser(
         database=database, log=log, edges=edges, clock=clock, tick_seconds=settings.tick_seconds
     )
@@ -85,6 +97,7 @@ def build(
     app.state.access = access
     context = Context(
         database=database,
+        log=log,
         clock=clock,
         services=services,
         edges=edges,
@@ -93,12 +106,18 @@ def build(
     )
     app.include_router(stats.router(context))
     app.include_router(api.router(context))
+    app.include_router(api_parked.router(context))
 
     months = Months(database=database, clock=clock, keep=settings.metering_keep_months)
 
     async def on_start() -> None:
-        await upgrade(settings, database=database, clock=clock)
-        await prepare(database, log)
+        await occupancy.enter()
+        try:
+            await upgrade(settings, database=database, clock=clock)
+            await prepare(database, log)
+        except BaseException:
+            await occupancy.leave()
+            raise
 
     async def on_stop() -> None:
         await outbox.flushed(timeout=_FLUSH_SECONDS)
@@ -116,6 +135,8 @@ def build(
             "orphans": closer.run,
             "health": health.run,
             "months": months.run,
+            "generations": publisher.run,
+            "occupancy": occupancy.run,
         },
         on_start=on_start,
         on_stop=on_stop,

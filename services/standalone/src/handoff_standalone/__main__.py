@@ -15,7 +15,7 @@ from handoff_common import settings as common_settings
 from handoff_common.errors import HandoffError, SettingError
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.telemetry import configure_logs
-from handoff_standalone import admin
+from handoff_standalone import admin, journal, parked, reconciliation
 from handoff_standalone.settings import StandaloneSettings, check_names
 
 app = typer.Typer(
@@ -26,6 +26,9 @@ app = typer.Typer(
 )
 log_app = typer.Typer(no_args_is_help=True, help="The embedded log's file.")
 app.add_typer(admin.app, name="admin")
+app.add_typer(parked.app, name="parked")
+app.add_typer(journal.app, name="journal")
+app.command("reconcile")(reconciliation.run)
 app.add_typer(log_app, name="log")
 
 DataDir = Annotated[Path, typer.Option("--data", envvar="HANDOFF_DATA_DIR", help="the data folder")]
@@ -78,12 +81,15 @@ def verify_invoice(
     data: DataDir = admin.DEFAULT_DATA,
 ) -> None:
     """Prove a final invoice from the log alone; exit 1 with the first difference if it fails."""
+    from handoff_metering.settings import MeteringSettings
     from handoff_standalone.verification import prove
+
+    keep = common_settings.load(MeteringSettings, os.environ).metering_keep_months
 
     async def work() -> int:
         log = await SqliteLog.open(log_file(data), read_only=True)
         try:
-            proof = await prove(log, invoice)
+            proof = await prove(log, invoice, keep_months=keep)
         finally:
             await log.close()
         console = Console(soft_wrap=True)

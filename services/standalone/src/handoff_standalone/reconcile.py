@@ -1,4 +1,5 @@
-"""Holds what clients saw against what was recorded, metered and billed. Pure.
+"""Holds what clients saw, or what an edge's journal holds, against what was recorded, metered and
+billed. Pure.
 
 The witness is whoever made the connections: it knows when it asked, when it had its 101 and when
 the connection ended, and nothing of ids. An edge accepts between the first two instants, so each
@@ -13,7 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from handoff_common.instants import to_ms
-from handoff_common.minutes import owed
+from handoff_common.minutes import MINUTE_MS, owed
 
 SLACK_MS = 1_000
 """Between what a client sees and what the edge sees, either way: the machine may be busy."""
@@ -45,14 +46,45 @@ class Recorded(NamedTuple):
     head_bytes: int = 0
 
 
+class Window(NamedTuple):
+    """`from_ms <= instant < to_ms`, both whole UTC hours: usage is kept by the hour."""
+
+    from_ms: int
+    to_ms: int
+
+    def has(self, instant_ms: int) -> bool:
+        return self.from_ms <= instant_ms < self.to_ms
+
+    def minutes_of(self, row: "Recorded") -> int:
+        """Of a connection's minutes, those that start within."""
+        first = max(0, -((row.accepted_ms - self.from_ms) // MINUTE_MS))
+        past = min(row.minutes, -((row.accepted_ms - self.to_ms) // MINUTE_MS))
+        return max(0, past - first)
+
+
+ALWAYS = Window(-_OPEN_AND_CLOSED * 1_000, _OPEN_AND_CLOSED * 1_000)
+
+
+class Held(NamedTuple):
+    """A connection as an edge's journal has it. elapsed_ms: of its latest event there. closed:
+    whether that is its end."""
+
+    connection_id: str
+    accepted_ms: int
+    elapsed_ms: int
+    closed: bool
+
+
 class Sums(NamedTuple):
-    """minutes, opened, closed: over all usage rows. billed_minutes: of the invoice or the draft;
-    None where it was not looked at."""
+    """minutes, opened, closed: over all usage rows. billed_minutes: of the invoices and the drafts;
+    None where they were not looked at. late_minutes: those that came after their invoice was final,
+    and are on none."""
 
     minutes: int
     opened: int
     closed: int
     billed_minutes: int | None = None
+    late_minutes: int = 0
 
 
 class Difference(NamedTuple):
@@ -65,10 +97,15 @@ class Difference(NamedTuple):
 
 @dataclass
 class Report:
-    """differences: what is wrong. explained: what is as it must be though it differs."""
+    """witnessed: connections that clients had. recorded: those that metering has; minutes: theirs.
+    held: those that a journal still holds, None where none was read. differences: what is wrong.
+    explained: what is as it must be though it differs."""
 
     witnessed: int
     recorded: int
+    minutes: int = 0
+    billed_minutes: int | None = None
+    held: int | None = None
     differences: list[Difference] = field(default_factory=list)
     explained: list[Difference] = field(default_factory=list)
     unbilled_ms: int = 0
@@ -79,15 +116,32 @@ class Report:
 
 
 def witness_of(line: Mapping[str, Any]) -> Witness:
-    """A line of a witness file. Raises ValueError, KeyError."""
-    opening = int(line["opening_ns"]) // 1_000_000
+    """A line of a witness file. Raises ValueError that names the field, its value and what is
+    allowed."""
+    opening = _instant(line, "opening_ns", 1) // 1_000_000
     if line.get("refused"):
         return Witness(opening, None, None)
-    ended = int(line["ended_ns"])
+    opened, ended = _instant(line, "opened_ns", 1), _instant(line, "ended_ns", 0)
+    if opened < line["opening_ns"]:
+        raise ValueError(f"opened_ns: {opened} lies before opening_ns; allowed: at or after it")
     # Rounded so that the window never loses what lay in it.
-    opened = -(-int(line["opened_ns"]) // 1_000_000)
-    head = int(line.get("sent_head", 0))
-    return Witness(opening, opened, -(-ended // 1_000_000) if ended else None, head)
+    until = -(-ended // 1_000_000) if ended else None
+    head = _integer(line, "sent_head", 0) if "sent_head" in line else 0
+    return Witness(opening, -(-opened // 1_000_000), until, head)
+
+
+def _instant(line: Mapping[str, Any], name: str, least: int) -> int:
+    return _integer(line, name, least, "nanoseconds since the epoch, an integer")
+
+
+def _integer(
+    line: Mapping[str, Any], name: str, least: int, allowed: str = "an integer from 0 on"
+) -> int:
+    value = line.get(name)
+    if type(value) is not int or value < least:
+        given = "is missing" if value is None else f"{value!r}"
+        raise ValueError(f"{name}: {given}; allowed: {allowed}")
+    return value
 
 
 def recorded_of(row: Mapping[str, Any]) -> Recorded:
@@ -109,17 +163,30 @@ def reconcile(
     *,
     now_ms: int,
     slack_ms: int = SLACK_MS,
+    window: Window = ALWAYS,
 ) -> Report:
     """Every witness has its connection, every connection its witness, each is billed for the time
-    that it lived, and the sums are those of the connections."""
+    that it lived, and the sums are those of the connections.
+
+    window: which connections must have their counterpart (those accepted in it), and of which hours
+    the sums are. `recorded` has all connections that lived in it.
+    """
     seen = list(witnesses)
     rows = sorted(recorded, key=lambda row: row.accepted_ms)
     real = [row for row in rows if row.reason != "never_established"]
-    report = Report(sum(1 for one in seen if one.opened_ms is not None), len(real))
+    report = Report(
+        sum(1 for one in seen if one.opened_ms is not None and window.has(one.opened_ms)),
+        sum(1 for row in real if window.has(row.accepted_ms)),
+        minutes=sum(window.minutes_of(row) for row in real),
+        billed_minutes=sums.billed_minutes,
+    )
     pairs, without_record, without_witness = match(
         [one for one in seen if one.opened_ms is not None], real
     )
     for one in without_record:
+        if not (window.has(one.opening_ms) and window.has(one.opened_ms or 0)):
+            # It may have been accepted outside.
+            continue
         report.differences.append(
             Difference("not_recorded", "", f"opened at {one.opened_ms}: no connection was accepted")
         )
@@ -128,14 +195,36 @@ def reconcile(
         sorted(without_witness, key=lambda row: row.accepted_ms),
     )
     for row in without_witness:
+        if not window.has(row.accepted_ms):
+            continue
         lost_before_101 = row not in never_seen and row.reason in LOST
         target = report.explained if lost_before_101 else report.differences
         why = "its edge died before the 101" if lost_before_101 else "no client opened it"
         target.append(Difference("not_seen", row.connection_id, f"{row.reason}: {why}"))
     for one, row in pairs:
         _durations(report, one, row, now_ms, slack_ms)
-    _sums(report, real, sums)
+    _sums(report, real, sums, window)
     return report
+
+
+def undelivered(report: Report, held: Iterable[Held], recorded: Iterable[Recorded]) -> None:
+    """Add to the report what a journal still holds and metering does not have."""
+    known = {row.connection_id: row for row in recorded}
+    report.held = 0
+    for one in held:
+        report.held += 1
+        row = known.get(one.connection_id)
+        its = f"the journal has it up to {one.elapsed_ms} ms" + (", closed" if one.closed else "")
+        if row is None:
+            text = f"metering does not know it; {its}"
+            report.differences.append(Difference("not_delivered", one.connection_id, text))
+        elif row.elapsed_ms < one.elapsed_ms or (one.closed and row.reason is None):
+            state = "open" if row.reason is None else row.reason
+            text = f"metering has it up to {row.elapsed_ms} ms, {state}; {its}"
+            report.differences.append(Difference("not_delivered", one.connection_id, text))
+        elif row.reason in LOST and not one.closed:
+            text = f"{row.reason} at {row.elapsed_ms} ms; its journal would take it up again"
+            report.explained.append(Difference("held_open", one.connection_id, text))
 
 
 def match(
@@ -246,14 +335,20 @@ def _durations(report: Report, one: Witness, row: Recorded, now_ms: int, slack_m
             report.differences.append(found)
 
 
-def _sums(report: Report, rows: Sequence[Recorded], sums: Sums) -> None:
-    minutes = sum(row.minutes for row in rows)
-    closed = sum(1 for row in rows if row.reason is not None)
+def _sums(report: Report, rows: Sequence[Recorded], sums: Sums, window: Window) -> None:
+    minutes = sum(window.minutes_of(row) for row in rows)
+    opened = sum(1 for row in rows if window.has(row.accepted_ms))
+    closed = sum(
+        1 for row in rows if row.reason is not None and window.has(row.accepted_ms + row.elapsed_ms)
+    )
+    if sums.late_minutes:
+        text = f"{sums.late_minutes} minutes came after their invoice was final"
+        report.explained.append(Difference("late_minutes", "", text))
     for code, found, expected in (
         ("usage_minutes", sums.minutes, minutes),
-        ("usage_opened", sums.opened, len(rows)),
+        ("usage_opened", sums.opened, opened),
         ("usage_closed", sums.closed, closed),
-        ("billed_minutes", sums.billed_minutes, minutes),
+        ("billed_minutes", sums.billed_minutes, minutes - sums.late_minutes),
     ):
         if found is not None and found != expected:
             text = f"{found}, and the connections have {expected}"

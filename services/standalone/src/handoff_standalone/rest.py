@@ -64,6 +64,18 @@ class Api:
             return answer.json()
         return answer.text
 
+    async def pages(self, path: str, **query: str) -> list[dict[str, Any]]:
+        """All rows of a `/v1` list, as large pages as it gives unless `limit` says otherwise."""
+        rows: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            more = {"cursor": cursor} if cursor else {}
+            page = await self.call("GET", path, query={"limit": "1000"} | query | more)
+            rows += page["data"]
+            cursor = page["meta"]["next_cursor"]
+            if cursor is None:
+                return rows
+
 
 def _why(answer: httpx.Response) -> str:
     try:

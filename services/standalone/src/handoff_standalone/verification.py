@@ -23,9 +23,6 @@ from handoff_billing.verify import (
 from handoff_common import codec
 from handoff_common.errors import HandoffError, Unreadable
 from handoff_common.events import (
-    ConnectionAccepted,
-    ConnectionBytes,
-    ConnectionClosed,
     ConnectionEvent,
     DeliveryUsage,
     InvoiceData,
@@ -34,8 +31,9 @@ from handoff_common.events import (
 from handoff_common.instants import to_ms
 from handoff_common.log import EventLog, Partition, Record
 from handoff_common.minutes import month_of
-from handoff_common.projection import MAX_SKEW_MS
 from handoff_common.topics import CONNECTIONS, DELIVERY, INVOICES
+from handoff_metering.replay import Reading
+from handoff_metering.settings import KEEP_MONTHS
 from handoff_metering.usage import usage_at
 
 _BATCH = 5_000
@@ -46,8 +44,9 @@ class NoSuchInvoice(HandoffError):
 
 
 class Proof(NamedTuple):
-    """events: connection events read; unreadable: records passed over, as metering parked them.
-    delivery: how many of the document's delivery rows the log bears out."""
+    """events: connection events that count; unreadable: records that do not: those that metering
+    parked, and nobody decided to retry. delivery: how many of the document's delivery rows the log
+    bears out."""
 
     invoice: InvoiceData
     ok: bool
@@ -67,8 +66,9 @@ async def invoices(log: EventLog) -> list[InvoiceData]:
     return [found[number] for number in sorted(found)]
 
 
-async def prove(log: EventLog, wanted: str) -> Proof:
-    """Prove one invoice, named by its id or its number. Raises NoSuchInvoice."""
+async def prove(log: EventLog, wanted: str, *, keep_months: int = KEEP_MONTHS) -> Proof:
+    """Prove one invoice, named by its id or its number. keep_months: as metering has it, which
+    parks what comes later. Raises NoSuchInvoice."""
     every = await invoices(log)
     named = [data for data in every if wanted in (data.invoice_id, data.number)]
     if not named:
@@ -78,12 +78,10 @@ async def prove(log: EventLog, wanted: str) -> Proof:
     broken = check_links(every)
     cut = {int(number): offset for number, offset in invoice.positions.items()}
     events: list[tuple[int, ConnectionEvent]] = []
-    unreadable = 0
+    reading = Reading(keep_months, invoice.customer_id)
     async for record in _records(log, CONNECTIONS.name, cut):
-        event = _connection_event(record)
-        if event is None:
-            unreadable += 1
-        elif event.data.customer_id == invoice.customer_id:
+        event = reading.take(record)
+        if event is not None and event.data.customer_id == invoice.customer_id:
             events.append((record.partition, event))
     through = {int(number): to_ms(instant) for number, instant in invoice.through.items()}
     usage = {
@@ -106,7 +104,7 @@ async def prove(log: EventLog, wanted: str) -> Proof:
         result.rebuilt_hash,
         result.difference or delivery.difference or broken,
         len(events),
-        unreadable,
+        reading.parked + reading.discarded,
         delivery,
     )
 
@@ -127,19 +125,6 @@ async def _delivery(log: EventLog, invoice: InvoiceData) -> dict[tuple[str, int,
         if key not in found or found[key].revision < data.revision:
             found[key] = Logged(data.revision, data.bytes)
     return found
-
-
-def _connection_event(record: Record) -> ConnectionEvent | None:
-    """The event, or None for what metering parks."""
-    try:
-        event = codec.decode(record.topic, record.value)
-    except Unreadable:
-        return None
-    if to_ms(event.time) > record.appended_ms + MAX_SKEW_MS:
-        return None
-    if isinstance(event, ConnectionAccepted | ConnectionBytes | ConnectionClosed):
-        return event
-    return None
 
 
 async def _records(log: EventLog, topic: str, upto: Mapping[int, int]) -> AsyncIterator[Record]:

@@ -1,4 +1,4 @@
-"""Where the projection stands: positions, parked records, what slices have published, leases."""
+"""Where the projection stands: positions, what slices have published, leases."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -7,9 +7,9 @@ from sqlalchemy import Row, Table, delete, func, select, update
 
 from handoff_common.bulk import upsert
 from handoff_common.database import Tx, load_positions
-from handoff_common.log import Partition
-from handoff_common.topics import CONNECTIONS
+from handoff_common.topics import CONNECTIONS, USAGE
 from handoff_metering import tables
+from handoff_metering.errors import RebuildUnfinished
 
 PROJECTION = "metering"
 
@@ -20,81 +20,47 @@ async def read_positions(tx: Tx) -> dict[int, int]:
     return {partition.number: offset for partition, (_, offset) in stored.items()}
 
 
-class ParkedRecord(NamedTuple):
-    offset: int
-    appended_ms: int
-    key: str
-    value: bytes
-
-
-async def parked_record(tx: Tx, partition: Partition, offset: int) -> ParkedRecord | None:
-    p = tables.parked.c
-    row = (
-        await tx.execute(
-            select(p.appended_ms, p.key, p.value).where(*_parked_at(partition, offset))
-        )
-    ).first()
-    return None if row is None else ParkedRecord(offset, row.appended_ms, row.key, bytes(row.value))
-
-
-async def unpark(tx: Tx, partition: Partition, offset: int) -> None:
-    await tx.execute(delete(tables.parked).where(*_parked_at(partition, offset)))
-
-
-def _parked_at(partition: Partition, offset: int) -> tuple[Any, ...]:
-    p = tables.parked.c
-    return (
-        p.projection == PROJECTION,
-        p.topic == partition.topic,
-        p.partition == partition.number,
-        p.offset == offset,
-    )
-
-
-async def parked_counts(tx: Tx, number: int | None = None) -> dict[str, int]:
-    """Customer ("" where it cannot be told) → undecided records, of one slice or of all."""
-    p = tables.parked.c
-    customer = func.coalesce(p.customer_id, "").label("customer")
-    query = select(customer, func.count().label("records")).where(
-        p.projection == PROJECTION, p.topic == CONNECTIONS.name
-    )
-    if number is not None:
-        query = query.where(p.partition == number)
-    # By its label: on Postgres the expression with its parameter, repeated, is not the same one.
-    rows = await tx.execute(query.group_by("customer"))
-    return {row.customer: row.records for row in rows}
-
-
 class Slice(NamedTuple):
+    """unpublished: nothing of it goes out until all of it does."""
+
     generation: int
     revision: int
+    unpublished: bool
 
 
 async def make_slices(
-    tx: Tx, numbers: Iterable[int], *, generation: int, rebuilding: bool = False
+    tx: Tx,
+    numbers: Iterable[int],
+    *,
+    generation: int,
+    unpublished: bool,
+    rebuilding: bool = False,
 ) -> None:
     """Add the slices that are not there yet."""
-    await upsert(
-        tx,
-        tables.slices,
-        [
-            {"slice": n, "generation": generation, "revision": 0, "rebuilding": rebuilding}
-            for n in numbers
-        ],
-        keys=["slice"],
-        update=[],
-    )
+    made = {
+        "generation": generation,
+        "revision": 0,
+        "rebuilding": rebuilding,
+        "unpublished": unpublished,
+    }
+    rows = [{"slice": number, **made} for number in numbers]
+    await upsert(tx, tables.slices, rows, keys=["slice"], update=[])
 
 
-async def lock_slice(tx: Tx, number: int) -> Slice:
-    """The slice's row, held until the transaction ends: what a slice publishes is in one order."""
-    s = tables.slices.c
+async def lock_slice(tx: Tx, number: int, *, rebuilding: bool = False) -> Slice:
+    """The slice's row, held until the transaction ends: what a slice publishes is in one order.
+
+    Raises RebuildUnfinished where its tables are being made anew, and `rebuilding` does not say
+    that it is by this caller.
+    """
     row = (
         await tx.execute(
-            select(s.generation, s.revision).where(s.slice == number).with_for_update()
+            select(tables.slices).where(tables.slices.c.slice == number).with_for_update()
         )
     ).one()
-    return Slice(row.generation, row.revision)
+    if row.rebuilding and not rebuilding:
+        raise RebuildUnfinished(f"slice {number} is being rebuilt; stop until that has ended")
+    return _slice(row)
 
 
 async def set_revision(tx: Tx, number: int, revision: int) -> None:
@@ -105,7 +71,18 @@ async def set_revision(tx: Tx, number: int, revision: int) -> None:
 
 async def slices(tx: Tx) -> dict[int, Slice]:
     rows = await tx.execute(select(tables.slices))
-    return {row.slice: Slice(row.generation, row.revision) for row in rows}
+    return {row.slice: _slice(row) for row in rows}
+
+
+def _slice(row: Row[Any]) -> Slice:
+    return Slice(row.generation, row.revision, row.unpublished)
+
+
+async def set_published(tx: Tx, number: int, version: Slice) -> None:
+    """The slice goes on with this generation and revision, and publishes what changes."""
+    await tx.execute(
+        update(tables.slices).where(tables.slices.c.slice == number).values(version._asdict())
+    )
 
 
 async def is_rebuilding(tx: Tx) -> bool:
@@ -121,15 +98,17 @@ async def all_rows(tx: Tx, table: Table) -> Sequence[Row[Any]]:
 
 
 async def begin_rebuild(tx: Tx, numbers: Iterable[int], generation: int) -> None:
-    """Drop every projected row, and what was about to be sent of the old generation."""
-    dropped = (*tables.PROJECTED, tables.outbox, tables.slices)
+    """Drop every projected row, and what was about to be sent of the old generation; decisions and
+    controls that somebody has asked for are sent all the same."""
+    await tx.execute(delete(tables.outbox).where(tables.outbox.c.topic == USAGE.name))
+    dropped = (*tables.PROJECTED, tables.slices)
     if tx.dialect.name == "sqlite":
         for table in dropped:
             await tx.execute(delete(table))
     else:
         # However much they hold; a delete of months would not end within a statement's time.
         await tx.exec_driver_sql(f"TRUNCATE {', '.join(table.name for table in dropped)}")
-    await make_slices(tx, numbers, generation=generation, rebuilding=True)
+    await make_slices(tx, numbers, generation=generation, rebuilding=True, unpublished=True)
 
 
 async def end_rebuild(tx: Tx) -> None:
