@@ -166,15 +166,22 @@ class Process:
 
     async def wait_http(self, url: str, *, seconds: float = START_SECONDS) -> None:
         """Until a GET of `url` is answered with 200."""
+        last = "nothing was answered"
         async with httpx.AsyncClient(trust_env=False, timeout=min(5.0, seconds)) as client:
 
             async def answers() -> bool | None:
+                nonlocal last
                 self.check_running()
                 with contextlib.suppress(httpx.TransportError):
-                    return (await client.get(url)).status_code == 200 or None
+                    answer = await client.get(url)
+                    last = f"{answer.status_code} {answer.text[:500]}"
+                    return answer.status_code == 200 or None
                 return None
 
-            await self._until(answers, f"answers {url} with 200", seconds)
+            try:
+                await self._until(answers, f"answers {url} with 200", seconds)
+            except AssertionError as late:
+                raise AssertionError(f"it said last: {last}; {late}") from None
 
     async def _until(
         self, ask: Callable[[], Awaitable[bool | None]], what: str, seconds: float
