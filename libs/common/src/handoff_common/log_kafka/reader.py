@@ -35,6 +35,8 @@ _PARTITION_BYTES = 1_048_576
 _FETCH_BYTES = 16_777_216
 _RETRY_SECONDS = 0.5
 _COMMIT_SECONDS = 5.0
+_ASSIGNED_SECONDS = 20.0
+"""A member that the group has told nothing for so long joins it again."""
 
 
 class KafkaSubscription:
@@ -61,6 +63,7 @@ class KafkaSubscription:
         self._taken = False
         self._failed: BaseException | None = None
         self._committed_at = 0.0
+        self._connected_at = 0.0
         self._away = False
         self._logger = get_logger("log")
 
@@ -82,6 +85,9 @@ class KafkaSubscription:
         self._log.notify()
         consumer = await self._connected()
         if consumer is None:
+            return []
+        if not self._taken and time.monotonic() - self._connected_at > _ASSIGNED_SECONDS:
+            await self._lost(TimeoutError(f"no partitions within {_ASSIGNED_SECONDS} s"))
             return []
         await self._show_lag(consumer)
         try:
@@ -123,16 +129,15 @@ class KafkaSubscription:
     async def caught_up(self) -> bool:
         if self._consumer is None or self._failed is not None:
             return False
-        places = [TopicPartition(*partition) for partition in self._assigned]
-        if not places:
+        own = self._assigned
+        if not own:
             # A group may leave a member nothing to do. Before it has said so, nothing is known.
             return self._taken
         try:
-            async with asyncio.timeout(self._timeout):
-                ends = await self._consumer.end_offsets(places)
-        except (KafkaError, OSError, TimeoutError):
+            ends = {topic: await self._log.ends(topic) for topic in {p.topic for p in own}}
+        except LogUnreachable:
             return False
-        return all(self._dealt.get(Partition(*place), -1) >= end for place, end in ends.items())
+        return all(self._dealt.get(p, -1) >= ends[p.topic][p.number][1] for p in own)
 
     async def close(self) -> None:
         self._log.unsubscribed(self)
@@ -164,6 +169,7 @@ class KafkaSubscription:
             request_timeout_ms=int(max(self._timeout, 2 * _SESSION_MS / 1000) * 1000),
         )
         self._consumer = consumer
+        self._connected_at = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 if self._group is not None:
@@ -222,6 +228,8 @@ class KafkaSubscription:
         self._assigned = frozenset()
         self._next.clear()
         self._taken = False
+        # From here on the group has that long to say what this member has next.
+        self._connected_at = time.monotonic()
 
     def fail(self, error: BaseException) -> None:
         """aiokafka swallows what a listener raises: `fetch` raises it."""
@@ -299,7 +307,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
             try:
                 await self._subscription.take(self._consumer, partitions)
                 return
-            except LogUnreachable:
+            except LogUnreachable as error:
+                get_logger("log").warning("assignment_waits", detail=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
             except asyncio.CancelledError:
                 raise
