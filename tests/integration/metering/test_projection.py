@@ -303,6 +303,7 @@ async def test_a_watermark_that_arrives_meanwhile_is_not_vouched_for(tmp_path: P
         arriving = Arriving(
             s, [watermark(name, through_ms=MONTH_END, positions={0: 2}) for name in ("a", "b")]
         )
+        arriving.view.ready = True
         metrics = Metrics(new_registry())
         accrual = Accrual(
             database=s.database,
@@ -313,9 +314,34 @@ async def test_a_watermark_that_arrives_meanwhile_is_not_vouched_for(tmp_path: P
             clock=s.clock,
             metrics=metrics,
         )
-        while not await sent_progress(s):
-            await accrual.step(0, say=True)
+        async with asyncio.timeout(30):
+            while not await sent_progress(s):
+                await accrual.step(0, say=True)
         assert (await s.total()).minutes == 120
+
+
+async def test_edges_that_are_not_all_known_vouch_for_nothing(tmp_path: Path) -> None:
+    async with system(tmp_path, partitions=1) as s:
+        edge = Edge(s.log, "a")
+        await edge.append(edge.script(HOUR, "c-a").accepted())
+        async with s.metering():
+            await s.caught_up()
+        half = Arriving(s, [watermark("a", through_ms=MONTH_END, positions={0: 1})])
+        accrual = Accrual(
+            database=s.database,
+            log=s.log,
+            edges=half,
+            own=lambda: [0],
+            outbox=Outbox(s.database, tables.outbox, s.log),
+            clock=s.clock,
+            metrics=Metrics(new_registry()),
+        )
+        for _ in range(3):
+            await accrual.step(0, say=True)
+        assert await sent_progress(s) == [], "another edge may still be to come"
+        half.view.ready = True
+        await accrual.step(0, say=True)
+        assert await sent_progress(s)
 
 
 def before(usage: dict[UsageKey, Totals], through_ms: int) -> dict[UsageKey, Totals]:
