@@ -255,7 +255,7 @@ def stop_problems(manifests: Manifests) -> Iterator[str]:
 
 
 async def _no_app(*_: object) -> None:
-    raise NotImplementedError
+    """Only how long a service may take to stop is asked; nothing is served."""
 
 
 def journal_problems(manifests: Manifests) -> Iterator[str]:
