@@ -120,6 +120,11 @@ async def test_the_published_client_works_with_only_its_host_changed(
 
         start = _last_month()
         invoice_id = await eventually(last_month, "there is a draft for last month")
+
+        async def nothing_holds_it() -> bool:
+            return not (await operator.call("GET", f"/v1/invoices/{invoice_id}"))["holds"]
+
+        await eventually(nothing_holds_it, "metering has said that it is past last month")
         await operator.call("POST", f"/v1/invoices/{invoice_id}/finalize", {})
 
     def bill() -> None:

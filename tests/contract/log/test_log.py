@@ -1,5 +1,6 @@
 """What the embedded log promises beyond `test_event_log.py`: its file, its lock, its journal."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -48,6 +49,21 @@ async def test_a_compacted_topic_keeps_the_last_of_each_key(log: SqliteLog) -> N
     found = {r.key: r.value for r in await read_all(log, SERVICES.name)}
     assert found == {"a": b"4", "b": b"once"}
     assert len(await read_all(log, SERVICES.name)) == 2
+
+
+async def test_a_key_is_there_at_every_moment_while_it_is_written_over(log: SqliteLog) -> None:
+    """A reader that sees neither what was nor what is would take a customer's row for gone."""
+
+    async def write() -> None:
+        for n in range(300):
+            await log.append(SERVICES.name, [Message("a", str(n).encode(), 0)])
+
+    await log.append(SERVICES.name, [Message("a", b"first", 0)])
+    writing = asyncio.create_task(write())
+    while not writing.done():
+        records, _ = await log.records(Partition(SERVICES.name, 0), 0, 10)
+        assert [r.key for r in records] == ["a"]
+    await writing
 
 
 async def test_an_append_is_all_or_nothing(log: SqliteLog) -> None:

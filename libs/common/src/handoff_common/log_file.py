@@ -4,19 +4,22 @@ It knows the layout and nothing of reading and appending. What is small and need
 read through here once, so that damage is found before anything is promised, and named.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import sqlite3
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from handoff_common.errors import AlreadyInUse, LogCorrupt, LogError
 from handoff_common.ids import uuid7
 from handoff_common.log import Message, Partition
 from handoff_common.topics import TOPICS
+
+_T = TypeVar("_T")
 
 SCHEMA_VERSION: Final = 1
 
@@ -95,6 +98,27 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise LogCorrupt(str(path), str(error)) from error
     return connection
+
+
+def at_one_moment(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    """What `work` reads, all of it as of one moment: else a compaction between two statements takes
+    a key's old record away and leaves the new one beyond the end that was read first."""
+    connection.execute("BEGIN")
+    try:
+        return work(connection)
+    finally:
+        with contextlib.suppress(sqlite3.DatabaseError):
+            connection.execute("ROLLBACK")
+
+
+def next_offset(connection: sqlite3.Connection, topic: int, partition: int) -> int:
+    """Of the next record to come."""
+    found = connection.execute(
+        "SELECT next_offset FROM heads WHERE topic = ? AND partition = ?", (topic, partition)
+    ).fetchone()
+    if found is None:
+        raise sqlite3.DatabaseError("the table heads has lost a partition")
+    return int(found[0])
 
 
 def read_layout(

@@ -11,6 +11,7 @@ read, and not billed.
 
 import asyncio
 import contextlib
+import functools
 import os
 import queue
 import sqlite3
@@ -242,9 +243,9 @@ class SqliteLog:
         has been returned by then.
         """
         topic = self._topics[partition.topic]
-        end = self._heads[partition]
 
         def work(connection: sqlite3.Connection) -> tuple[list[Record], int]:
+            end = log_file.next_offset(connection, topic.id, partition.number)
             rows, broken = self._rows(connection, topic.id, partition, offset, end, limit)
             found: list[Record] = []
             following = offset
@@ -266,7 +267,7 @@ class SqliteLog:
                 return found, found[-1].offset + 1
             return found, found[-1].offset + 1 if len(found) == limit else end
 
-        return await self._read(work)
+        return await self._read(functools.partial(log_file.at_one_moment, work=work))
 
     def _gap(
         self, connection: sqlite3.Connection, partition: Partition, first: int, before: int
