@@ -9,7 +9,7 @@ lie in three different batches, so each of them finds or makes its row. The log 
 its cost is another benchmark's question. CPU seconds are of this process and of the server's own
 processes for this database, from /proc, so the server must run on this machine.
 
-    HANDOFF_TEST_POSTGRES=postgresql://user@host:port/ make bench n=projection [args="--events N"]
+    make bench n=projection [args="--events N"]
 """
 
 import argparse
@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -55,6 +56,10 @@ from handoff_metering.settings import MeteringSettings
 from handoff_metering.store import slices
 from handoff_metering.store import states as store
 from handoff_metering.wiring import upgrade
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from support.parts import choice
 
 PARTITIONS = 4
 SERVICES = 40
@@ -303,12 +308,9 @@ def bare_event(number: int, offset: int, event: Envelope) -> tuple[object, ...]:
 
 
 @asynccontextmanager
-async def database() -> AsyncIterator[Database]:
+async def database(server_url: str) -> AsyncIterator[Database]:
     """A migrated database that is dropped at the end."""
-    given = os.environ.get("HANDOFF_TEST_POSTGRES", "")
-    if not given:
-        sys.exit("set HANDOFF_TEST_POSTGRES=postgresql://user@host:port/")
-    plain = make_url(given).set(drivername="postgresql", database="postgres")
+    plain = make_url(server_url).set(drivername="postgresql", database="postgres")
     name = f"bench_projection_{os.getpid()}"
     server = await asyncpg.connect(plain.render_as_string(hide_password=False), timeout=10)
     await server.execute(f"CREATE DATABASE {name}")
@@ -341,8 +343,10 @@ async def postgres_cpu(database: Database) -> float:
 Way = Callable[[Database, Mapping[int, Sequence[Record]], int], Awaitable[None]]
 
 
-async def measured(way: Way, records: Mapping[int, Sequence[Record]], batch: int) -> Cost:
-    async with database() as db:
+async def measured(
+    way: Way, server_url: str, records: Mapping[int, Sequence[Record]], batch: int
+) -> Cost:
+    async with database(server_url) as db:
         async with db.transaction() as tx:
             await slices.make_slices(tx, range(PARTITIONS), generation=0, unpublished=False)
         server = await postgres_cpu(db)
@@ -383,11 +387,13 @@ async def main() -> None:
     ways: dict[str, Way] = {"projection": project, "bare decode, COPY and merge": bare}
     costs: dict[str, list[Cost]] = {name: [] for name in ways}
     begun = time.monotonic()
-    for _ in range(given.rounds):
-        if time.monotonic() - begun > given.seconds:
-            break
-        for name, way in ways.items():
-            costs[name].append(await measured(way, records, given.batch))
+    async with choice.new_server() as server:
+        for _ in range(given.rounds):
+            if time.monotonic() - begun > given.seconds:
+                break
+            for name, way in ways.items():
+                url = server.address.url("postgres")
+                costs[name].append(await measured(way, url, records, given.batch))
     rounds = len(costs["projection"])
     print(f"{events:,} events, {SERVICES} services, batches of {given.batch}, {rounds} rounds")
     print("\n".join(table(events, costs)))

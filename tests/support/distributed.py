@@ -154,10 +154,8 @@ class Distributed:
             environ[f"HANDOFF_{service.upper()}_PORT"] = str(self.ports.get(name, 0))
         return environ | dict(self.environ)
 
-    async def command(
-        self, name: str, *command: str, service: str = "", **environ: str
-    ) -> tuple[int, str]:
-        """Run `python -m …` to its end with a service's settings: exit status, what it said."""
+    def job(self, name: str, *command: str, service: str = "", **environ: str) -> Process:
+        """`python -m …` with a service's settings, not started."""
         job = Process(
             name,
             [sys.executable, "-m", *command],
@@ -165,6 +163,13 @@ class Distributed:
             self._environ(service, name) | environ,
         )
         job.log.unlink(missing_ok=True)
+        return job
+
+    async def command(
+        self, name: str, *command: str, service: str = "", **environ: str
+    ) -> tuple[int, str]:
+        """Run `python -m …` to its end with a service's settings: exit status, what it said."""
+        job = self.job(name, *command, service=service, **environ)
         await job.start()
 
         async def ended() -> int | None:
