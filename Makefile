@@ -4,10 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DISTRIBUTIONS := libs/common libs/relay services/edge services/config services/metering services/billing services/standalone
+DISTRIBUTIONS := libs/common libs/relay libs/client services/edge services/config services/metering services/billing services/console services/standalone
 SOURCES := $(wildcard libs/*/src) $(wildcard services/*/src)
 
-.PHONY: help demo run test fault check fmt bench lock schemas up down up-check clean
+.PHONY: help demo run test fault check fmt bench lock vendor schemas up down up-check clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench: $(DEV_STAMP) ## one benchmark as a table: make bench n=edge
 lock: $(DEV_STAMP) ## pin and hash requirements.in and requirements-dev.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock requirements.in
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements-dev.lock requirements-dev.in
+
+vendor: ## take the web interface's files of others from npm, as services/console/vendor pins them
+	@cd services/console/vendor && npm ci --ignore-scripts --silent && $(CURDIR)/$(BIN)/python take.py && rm -rf node_modules
 
 up: ## the whole system in containers, on Kafka and Postgres: build, start, wait until all is healthy
 	@docker compose build --quiet

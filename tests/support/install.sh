@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What the tests' real parts need on this machine: a Postgres server, Java, Kafka's jars, nginx.
+# What the tests' real parts need on this machine: a Postgres server, Java, Kafka's jars, nginx,
+# a browser.
 #
 # Quick when all is there. As root with apt it installs what is missing; elsewhere it says what to install
 # and fails. Two of it at once wait for each other. Usage: install.sh [PYTHON]
@@ -37,11 +38,18 @@ missing_kafka() {
 
 has_nginx() { [[ -x /usr/sbin/nginx ]] || command -v nginx > /dev/null; }
 
-get_nginx() {
+has_browser() { command -v chromium > /dev/null || [[ -n ${HANDOFF_TEST_BROWSER:-} ]]; }
+
+get_always() {
+    local missing=()
+    has_nginx || missing+=(nginx-light)
+    has_browser || missing+=(chromium fonts-dejavu-core)
+    ((${#missing[@]})) || return 0
     if [[ $(id -u) == 0 ]] && command -v apt-get > /dev/null; then
-        install_packages nginx-light
+        install_packages "${missing[@]}"
     else
-        echo "The tests run the gateway's configuration in a real nginx: install nginx." >&2
+        echo "The tests run the gateway's configuration in a real nginx, and the web interface in a" >&2
+        echo "real browser. Install: ${missing[*]} (or point HANDOFF_TEST_BROWSER at a Chromium)." >&2
         exit 1
     fi
 }
@@ -116,7 +124,7 @@ enough() { [[ -z "$(missing_postgres)$(missing_kafka)" ]] && { [[ -f $kafka/comp
 given() { [[ -n ${HANDOFF_TEST_KAFKA:-} && -n ${HANDOFF_TEST_POSTGRES:-} ]]; }
 
 main() {
-    has_nginx || get_nginx
+    get_always
     given && exit 0
     enough && exit 0
     mkdir -p "$cache"

@@ -28,6 +28,7 @@ ROUTES: tuple[tuple[str, str], ...] = (
 """Path pattern → service; the first that matches."""
 
 _OWN_PAGES = ("docs", "openapi.json", "healthz", "readyz", "metrics")
+_FOR_ALL = ("/healthz", "/readyz", "/docs")
 _COMPILED = tuple((re.compile(pattern), service) for pattern, service in ROUTES)
 
 
@@ -40,11 +41,13 @@ def service_of(path: str) -> str | None:
 
 
 class Gateway:
-    """Routes by path to the applications given by name."""
+    """Routes by path to the applications given by name; what belongs to none is `console`'s, once
+    that is set: the web interface calls the others through this."""
 
     def __init__(self, apps: Mapping[str, ASGIApp], not_ready: Callable[[], Sequence[str]]) -> None:
         self._apps = apps
         self._not_ready = not_ready
+        self.console: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,6 +61,9 @@ class Gateway:
         if first in self._apps and rest and rest[0].partition("/")[0] in _OWN_PAGES:
             # Starlette strips root_path from path itself.
             await self._apps[first](dict(scope, root_path=f"/{first}"), receive, send)
+            return
+        if self.console is not None and path not in _FOR_ALL:
+            await self.console(scope, receive, send)
             return
         await RequestId(self._own)(scope, receive, send)
 

@@ -11,6 +11,7 @@ from handoff_billing.settings import BillingProcess, BillingSettings
 from handoff_common.errors import SettingError
 from handoff_common.settings import DatabaseSettings, Settings, shown, unknown, variable
 from handoff_config.settings import ConfigProcess, ConfigSettings
+from handoff_console.settings import ConsoleProcess, ConsoleSettings
 from handoff_edge.settings import EdgeSettings
 from handoff_metering.settings import MeteringProcess, MeteringSettings
 
@@ -37,6 +38,7 @@ _APART = (
     *ConfigProcess.model_fields,
     *MeteringProcess.model_fields,
     *BillingProcess.model_fields,
+    *ConsoleProcess.model_fields,
     *DatabaseSettings.model_fields,
     *("log", "topic_replication", "topic_partitions", "edge_workers", "edge_journal"),
     *("journal_max_bytes", "forward_timeout"),
@@ -46,7 +48,14 @@ _APART = (
 
 def every_model() -> tuple[type[Settings], ...]:
     """All models that read the environment in the embedded system."""
-    return (StandaloneSettings, EdgeSettings, ConfigSettings, MeteringSettings, BillingSettings)
+    return (
+        StandaloneSettings,
+        EdgeSettings,
+        ConfigSettings,
+        MeteringSettings,
+        BillingSettings,
+        ConsoleSettings,
+    )
 
 
 def check_names(environ: Mapping[str, str]) -> None:

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
+
 from handoff_billing import wiring as billing
 from handoff_billing.settings import BillingSettings
 from handoff_common.clock import SystemClock
@@ -25,6 +27,8 @@ from handoff_common.settings import Settings, load, variable
 from handoff_common.telemetry import get_logger
 from handoff_config import wiring as config
 from handoff_config.settings import ConfigSettings
+from handoff_console import wiring as console
+from handoff_console.settings import ConsoleSettings
 from handoff_edge import wiring as edge
 from handoff_edge.settings import EdgeSettings
 from handoff_metering import rebuild as metering_rebuild
@@ -43,6 +47,7 @@ class Models(NamedTuple):
     metering: MeteringSettings
     billing: BillingSettings
     edge: EdgeSettings
+    console: ConsoleSettings
 
 
 class Endpoints(NamedTuple):
@@ -80,6 +85,7 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
         load(MeteringSettings, environ),
         load(BillingSettings, environ),
         load(EdgeSettings, environ),
+        load(ConsoleSettings, environ),
     )
     for name, model in {"standalone": settings, **models._asdict()}.items():
         logger.info("settings", service=name, **shown_here(model))
@@ -109,6 +115,15 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
         apps = {service.name: service.app for service in services}
         await stack.enter_async_context(serving(apps.pop("edge"), admin))
         gateway = Gateway(apps, lambda: _not_ready(services))
+        web = console.build(
+            models.console,
+            # The APIs are reached in the process itself; the name stands in no request that leaves.
+            api_url="http://gateway",
+            transport=httpx.ASGITransport(app=gateway),
+            clock=SystemClock(),
+        )
+        await stack.enter_async_context(running(web))
+        gateway.console = web.app
         await stack.enter_async_context(serving(gateway, api))
         await _until_ready(services, failed)
         _write(data / "endpoints.json", json.dumps(endpoints._asdict()))

@@ -1,0 +1,193 @@
+"""What every page works with, and the frame that each of them runs in: who asks, whether the form
+is our own, and what becomes of an API's refusal.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from handoff_client import AsyncClient, HandoffApiError, Unauthorized, Unreachable
+from handoff_common.access import Permission
+from handoff_common.clock import Clock
+from handoff_console import forgery
+from handoff_console.settings import ConsoleSettings
+from handoff_console.viewer import Viewer, viewer_of
+
+MOST_FIELDS = 200
+FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """client: a client of the APIs that bears the given token; all share one pool of connections."""
+
+    settings: ConsoleSettings
+    client: Callable[[str | None], AsyncClient]
+    templates: Environment
+    clock: Clock
+
+
+class Refused(Exception):
+    """A page that is not shown: status and why, in words for the viewer."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request of somebody who has signed in. form: of a POST, checked against forgery."""
+
+    console: Console
+    request: Request
+    viewer: Viewer
+    api: AsyncClient
+    form: FormData
+
+    def render(self, template: str, *, status: int = 200, **values: Any) -> Response:
+        return render(self.console, self.request, template, status=status, viewer=self.viewer, **values)
+
+    def go(self, path: str, *, flash: str = "") -> Response:
+        """To another page, after a change: a reload must not repeat it. flash: said there once."""
+        if flash:
+            self.request.session["flash"] = flash
+        if is_htmx(self.request):
+            return Response(status_code=204, headers={"HX-Redirect": path})
+        return RedirectResponse(path, 303)
+
+    def field(self, name: str, default: str = "") -> str:
+        """A text field of the form, without the blanks around it."""
+        value = self.form.get(name, default)
+        return value.strip() if isinstance(value, str) else default
+
+    @property
+    def customer_id(self) -> str:
+        """Whose data the page is about. Raises Refused where an operator has chosen nobody."""
+        if self.viewer.customer_id is None:
+            raise Refused(
+                409, "Choose a customer", "This page is about one customer: choose one above."
+            )
+        return self.viewer.customer_id
+
+
+Page = Callable[[Visit], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def page(needs: Permission, handler: Page) -> Endpoint:
+    """The endpoint of a page for those who hold a permission."""
+
+    async def endpoint(request: Request) -> Response:
+        console: Console = request.app.state.console
+        viewer = viewer_of(request.session)
+        if viewer is None:
+            return _to_sign_in(request)
+        try:
+            form = await checked_form(request)
+            if not viewer.can(needs):
+                raise Refused(
+                    403,
+                    "Not allowed",
+                    f"Your role ({viewer.role.value}) may not do this. Ask a superuser of "
+                    "your account.",
+                )
+            return await handler(Visit(console, request, viewer, console.client(viewer.token), form))
+        except Refused as refused:
+            return problem(request, refused)
+        except Unauthorized:
+            request.session.clear()
+            return _to_sign_in(request)
+        except Unreachable:
+            return problem(request, Refused(503, "Not available", _AWAY))
+        except HandoffApiError as error:
+            return problem(request, Refused(error.status, error.title, error.detail))
+
+    return endpoint
+
+
+_AWAY = "The API cannot be reached just now. Nothing was changed; try again in a moment."
+
+
+async def checked_form(request: Request) -> FormData:
+    """The form of a writing request; empty for the others. Raises Refused for a forged one."""
+    if request.method in ("GET", "HEAD"):
+        return FormData()
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    form = FormData()
+    if kind in FORM_TYPES:
+        form = await request.form(max_files=0, max_fields=MOST_FIELDS)
+    given = request.headers.get(forgery.HEADER) or form.get(forgery.FIELD)
+    if forgery.is_forged(request.session, request.headers, given if isinstance(given, str) else None):
+        raise Refused(
+            403,
+            "This form has expired",
+            "It was not sent from a page of this session. Load the page again and repeat it.",
+        )
+    return form
+
+
+def render(
+    console: Console,
+    request: Request,
+    template: str,
+    *,
+    status: int = 200,
+    viewer: Viewer | None,
+    **values: Any,
+) -> Response:
+    flash = request.session.pop("flash", "") if request.method == "GET" else ""
+    html = console.templates.get_template(template).render(
+        request=request,
+        viewer=viewer,
+        csrf=forgery.token_of(request.session),
+        flash=flash,
+        now=console.clock.now_ms(),
+        settings=console.settings,
+        Permission=Permission,
+        **values,
+    )
+    return HTMLResponse(html, status)
+
+
+def problem(request: Request, refused: Refused) -> Response:
+    """A page that says what went wrong; for htmx, a notice in the page that is shown."""
+    console: Console = request.app.state.console
+    values: Mapping[str, Any] = {"title": refused.title, "detail": refused.detail}
+    if is_htmx(request):
+        response = render(
+            console, request, "notice.html", status=refused.status, viewer=None, **values
+        )
+        response.headers["HX-Retarget"] = "#notices"
+        response.headers["HX-Reswap"] = "innerHTML"
+        return response
+    viewer = viewer_of(request.session)
+    return render(
+        console,
+        request,
+        "problem.html",
+        status=refused.status,
+        viewer=viewer,
+        code=refused.status,
+        **values,
+    )
+
+
+def is_htmx(request: Request) -> bool:
+    return request.headers.get("hx-request") == "true"
+
+
+def _to_sign_in(request: Request) -> Response:
+    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    target = "/sign-in" if request.method != "GET" or here == "/" else f"/sign-in?next={quote(here)}"
+    if is_htmx(request):
+        return Response(status_code=204, headers={"HX-Redirect": "/sign-in"})
+    return RedirectResponse(target, 303)

@@ -1,0 +1,82 @@
+"""How quantities are written for people. Pure, exact: no floats."""
+
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+
+THIN = "\u202f"
+"""Between groups of digits, and between a number and its unit."""
+NONE = "–"
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
+
+
+def number(value: int | Decimal | None) -> str:
+    """12 345 678; a Decimal keeps its digits."""
+    if value is None:
+        return NONE
+    text = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
+    return text.replace(",", THIN)
+
+
+def money(amount: Decimal | None, currency: str, digits: int = 2) -> str:
+    """$1 234.50. What is not zero but would read so is written with the digits it needs, up to 8."""
+    if amount is None:
+        return NONE
+    for places in range(digits, 9):
+        rounded = amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
+        if rounded or not amount:
+            break
+    else:
+        rounded = amount
+    symbol = _SYMBOLS.get(currency)
+    text = number(abs(rounded))
+    sign = "−" if rounded < 0 else ""
+    return f"{sign}{symbol}{text}" if symbol else f"{sign}{text}{THIN}{currency}"
+
+
+def size(count: int | None) -> str:
+    """Bytes in decimal units, as bandwidth is billed: 1.24 MB."""
+    if count is None:
+        return NONE
+    scaled, unit = Decimal(count), 0
+    while scaled >= 1_000 and unit < len(_UNITS) - 1:
+        scaled, unit = scaled / 1_000, unit + 1
+    if unit == 0:
+        return f"{count}{THIN}B"
+    places = 2 if scaled < 10 else 1 if scaled < 100 else 0
+    text = str(scaled.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN))
+    return f"{text}{THIN}{_UNITS[unit]}"
+
+
+def duration(ms: int | None) -> str:
+    """3 d 4 h, 1 h 05 min, 2 min 03 s, 12.3 s, 840 ms."""
+    if ms is None:
+        return NONE
+    seconds, rest = divmod(ms, 1_000)
+    if seconds < 1:
+        return f"{rest}{THIN}ms"
+    if seconds < 60:
+        return f"{seconds}.{rest // 100}{THIN}s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes}{THIN}min {seconds:02}{THIN}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}{THIN}h {minutes:02}{THIN}min"
+    days, hours = divmod(hours, 24)
+    return f"{days}{THIN}d {hours}{THIN}h"
+
+
+def moment(at: datetime | None) -> str:
+    """2026-11-24 15:37:02, in UTC."""
+    return NONE if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def iso(at: datetime) -> str:
+    """For the `datetime` attribute of a `time` element."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def month(at: datetime) -> str:
+    """November 2026."""
+    return f"{at.astimezone(UTC):%B %Y}"

@@ -1,0 +1,107 @@
+"""Signing in and out: by password, or with an API token (operators have no password)."""
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from handoff_client import HandoffApiError, Invalid, RateLimited, Unauthorized, Unreachable
+from handoff_common.access import Permission, Role
+from handoff_console import sign_on
+from handoff_console.context import Console, Refused, Visit, checked_form, page, problem, render
+from handoff_console.viewer import SESSION_KEY, Viewer, viewer_of
+
+_WRONG = "This login and password do not belong together."
+_WRONG_TOKEN = "No such token is in force."  # noqa: S105  (a text)
+
+
+async def show(request: Request) -> Response:
+    if viewer_of(request.session) is not None:
+        return RedirectResponse(sign_on.safe_path(request.query_params.get("next")), 303)
+    return _form(request)
+
+
+async def sign_in(request: Request) -> Response:
+    console: Console = request.app.state.console
+    try:
+        form = await checked_form(request)
+    except Refused as refused:
+        return problem(request, refused)
+    login, password, token = (str(form.get(name, "")) for name in ("login", "password", "token"))
+    following = sign_on.safe_path(str(form.get("next", "")))
+    try:
+        if token:
+            viewer = await sign_on.with_token(console.client(token.strip()), token.strip())
+        else:
+            viewer = await sign_on.with_password(console.client(None), login.strip(), password)
+    except RateLimited as error:
+        wait = sign_on.minutes_of(error.retry_after)
+        return _form(request, f"Too many attempts. Try again in {wait}.", login, 429)
+    except (Unauthorized, Invalid):
+        return _form(request, _WRONG_TOKEN if token else _WRONG, login, 401)
+    except Unreachable:
+        return _form(request, "The API cannot be reached just now. Try again.", login, 503)
+    except HandoffApiError as error:
+        return _form(request, f"{error.title}: {error.detail}", login, 502)
+    # A new session: what an attacker may have planted in the old one is worth nothing.
+    request.session.clear()
+    request.session[SESSION_KEY] = viewer.packed()
+    return RedirectResponse(following, 303)
+
+
+async def sign_out(request: Request) -> Response:
+    """Ends the session's token as well; a token that somebody signed in with stays in force."""
+    console: Console = request.app.state.console
+    try:
+        await checked_form(request)
+    except Refused as refused:
+        return problem(request, refused)
+    viewer = viewer_of(request.session)
+    request.session.clear()
+    if viewer is not None:
+        await sign_on.end(console.client(viewer.token))
+    request.session["flash"] = "You have signed out."
+    return RedirectResponse("/sign-in", 303)
+
+
+async def choose_customer(visit: Visit) -> Response:
+    """An operator looks at a customer's pages as that customer sees them."""
+    wanted = visit.field("customer_id")
+    name = ""
+    if wanted:
+        name = (await visit.api.customers.get(wanted)).name
+    chosen: Viewer = visit.viewer._replace(customer_id=wanted or None, customer_name=name)
+    visit.request.session[SESSION_KEY] = chosen.packed()
+    return visit.go(sign_on.safe_path(visit.field("next") or ("/services" if wanted else "/operations")))
+
+
+async def home(request: Request) -> Response:
+    viewer = viewer_of(request.session)
+    if viewer is None:
+        return RedirectResponse("/sign-in", 303)
+    nobody = viewer.role is Role.OPERATOR and viewer.customer_id is None
+    return RedirectResponse("/operations" if nobody else "/services", 303)
+
+
+def _form(request: Request, error: str = "", login: str = "", status: int = 200) -> Response:
+    following = sign_on.safe_path(
+        request.query_params.get("next"), otherwise=""
+    )
+    return render(
+        request.app.state.console,
+        request,
+        "sign_in.html",
+        status=status,
+        viewer=None,
+        error=error,
+        login=login,
+        following=following,
+    )
+
+
+ROUTES = (
+    Route("/", home),
+    Route("/sign-in", show, methods=["GET"]),
+    Route("/sign-in", sign_in, methods=["POST"]),
+    Route("/sign-out", sign_out, methods=["POST"]),
+    Route("/customer-shown", page(Permission.OPERATE, choose_customer), methods=["POST"]),
+)

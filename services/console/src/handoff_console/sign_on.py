@@ -1,0 +1,62 @@
+"""From a password or a token to a viewer, by the APIs; and where to go afterwards."""
+
+import contextlib
+from urllib.parse import urlsplit
+
+from handoff_client import AsyncClient, HandoffApiError
+from handoff_common.access import Role
+from handoff_console.viewer import Viewer
+
+
+async def with_password(api: AsyncClient, login: str, password: str) -> Viewer:
+    """Raises Unauthorized, RateLimited, and what else the API refuses."""
+    made = await api.sessions.create(login=login, password=password)
+    return Viewer(
+        made.access_token,
+        made.user.login,
+        Role(made.user.role),
+        "global",
+        made.customer.id,
+        made.customer.name,
+    )
+
+
+async def with_token(api: AsyncClient, token: str) -> Viewer:
+    """Whose token it is. Raises Unauthorized."""
+    held = await api.tokens.get_self()
+    user = await api.users.get_current()
+    customer = None if user.customer_id is None else await api.customers.get_current()
+    return Viewer(
+        token,
+        user.login,
+        Role(user.role),
+        held.scope,
+        None if customer is None else customer.id,
+        "" if customer is None else customer.name,
+    )
+
+
+async def end(api: AsyncClient) -> None:
+    """Revoke the token where it is a session's own. What cannot be told or reached ends by itself
+    within hours."""
+    with contextlib.suppress(HandoffApiError):
+        held = await api.tokens.get_self()
+        if held.name == "session":
+            await api.tokens.delete_self()
+
+
+def safe_path(given: str | None, *, otherwise: str = "/") -> str:
+    """A path of our own to go to; never another site."""
+    if not given or not given.startswith("/") or given.startswith(("//", "/\\")):
+        return otherwise
+    parts = urlsplit(given)
+    if parts.scheme or parts.netloc or "\n" in given or "\r" in given:
+        return otherwise
+    return given
+
+
+def minutes_of(seconds: float | None) -> str:
+    if seconds is None:
+        return "a few minutes"
+    whole = max(1, -(-int(seconds) // 60))
+    return "a minute" if whole == 1 else f"{whole} minutes"

@@ -1,0 +1,111 @@
+// What pages need beyond htmx: the viewer's own time on hover, charts, and a question before what
+// cannot be taken back. Without it every page still works.
+"use strict";
+
+(() => {
+  const local = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+
+  function explainTime(event) {
+    const element = event.target.closest?.("time[datetime]");
+    if (element && !element.title) {
+      element.title = local.format(new Date(element.dateTime));
+    }
+  }
+  document.addEventListener("mouseover", explainTime);
+  document.addEventListener("focusin", explainTime);
+
+  // <form data-confirm="Really?">: asked first, in a dialog of our own.
+  document.addEventListener(
+    "submit",
+    (event) => {
+      const form = event.target;
+      const question = form.dataset?.confirm;
+      if (!question || form.dataset.confirmed) return;
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      const dialog = document.getElementById("confirm");
+      document.getElementById("confirm-text").textContent = question;
+      dialog.returnValue = "";
+      dialog.addEventListener(
+        "close",
+        () => {
+          if (dialog.returnValue !== "yes") return;
+          form.dataset.confirmed = "yes";
+          form.requestSubmit(event.submitter ?? undefined);
+          delete form.dataset.confirmed;
+        },
+        { once: true },
+      );
+      dialog.showModal();
+    },
+    true,
+  );
+
+  // <select data-submits>: a filter acts as soon as it is chosen.
+  document.addEventListener("change", (event) => {
+    if (event.target.matches?.("[data-submits]")) event.target.form.requestSubmit();
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
+    }
+  });
+
+  function colour(name) {
+    return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  }
+
+  function draw(plot) {
+    const given = JSON.parse(plot.dataset.chart);
+    const axis = {
+      stroke: colour("--muted"),
+      grid: { stroke: colour("--line"), width: 1 },
+      ticks: { stroke: colour("--line"), width: 1 },
+      font: "12px system-ui",
+    };
+    const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+    const bars = uPlot.paths.bars({ size: [0.7, 40], align: 1 });
+    plot.textContent = "";
+    plot.drawn?.destroy();
+    plot.drawn = new uPlot(
+      {
+        width: plot.clientWidth,
+        height: plot.clientHeight - 28,
+        tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
+        cursor: { drag: { x: false, y: false } },
+        legend: { live: true },
+        scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.05 : 1] } },
+        axes: [axis, { ...axis, size: 60, values: (_, values) => values.map((v) => short.format(v)) }],
+        series: [
+          { label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },
+          ...given.series.map((one, index) => ({
+            label: one.label,
+            stroke: colour(`--series-${index + 1}`),
+            fill: one.kind === "bars" ? colour(`--series-${index + 1}`) : undefined,
+            width: one.kind === "bars" ? 0 : 2,
+            paths: one.kind === "bars" ? bars : undefined,
+            points: { show: given.x.length < 3 },
+            value: (_, value) => (value == null ? "–" : value.toLocaleString("en")),
+          })),
+        ],
+      },
+      [given.x, ...given.series.map((one) => one.values)],
+      plot,
+    );
+  }
+
+  function drawAll(root) {
+    if (typeof uPlot === "undefined") return;
+    for (const plot of root.querySelectorAll("[data-chart]")) draw(plot);
+  }
+
+  document.addEventListener("DOMContentLoaded", () => drawAll(document));
+  document.addEventListener("htmx:afterSwap", (event) => drawAll(event.target));
+  let resizing;
+  addEventListener("resize", () => {
+    clearTimeout(resizing);
+    resizing = setTimeout(() => drawAll(document), 150);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll(document));
+})();

@@ -1,0 +1,60 @@
+"""Who looks at a page: what the session cookie holds, and what that lets them do.
+
+Pure. The cookie is signed by Starlette's SessionMiddleware; here its content is read with suspicion
+all the same, since a former release may have written it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from handoff_common.access import ALLOWED, WRITING, Permission, Role
+
+SESSION_KEY = "viewer"
+
+
+class Viewer(NamedTuple):
+    """token: the API token that the pages act with. customer_id: whose data is shown; None for an
+    operator who has chosen nobody yet."""
+
+    token: str
+    login: str
+    role: Role
+    scope: Literal["global", "global:read"]
+    customer_id: str | None
+    customer_name: str
+
+    @property
+    def is_operator(self) -> bool:
+        return self.role is Role.OPERATOR
+
+    def can(self, permission: Permission) -> bool:
+        """As `handoff_common.access.Principal.can`: what is not allowed is not offered. The API
+        decides."""
+        return permission in ALLOWED[self.role] and not (
+            self.scope == "global:read" and permission in WRITING
+        )
+
+    def packed(self) -> dict[str, Any]:
+        return self._asdict() | {"role": self.role.value}
+
+
+def viewer_of(session: Mapping[str, Any]) -> Viewer | None:
+    """None where nobody has signed in, or the cookie holds something else than this release
+    writes."""
+    held = session.get(SESSION_KEY)
+    if not isinstance(held, Mapping) or held.keys() != set(Viewer._fields):
+        return None
+    try:
+        role = Role(held["role"])
+    except ValueError:
+        return None
+    texts = (held["token"], held["login"], held["customer_name"])
+    if not all(isinstance(text, str) for text in texts) or held["scope"] not in (
+        "global",
+        "global:read",
+    ):
+        return None
+    customer_id = held["customer_id"]
+    if customer_id is not None and not isinstance(customer_id, str):
+        return None
+    return Viewer(held["token"], held["login"], role, held["scope"], customer_id, texts[2])

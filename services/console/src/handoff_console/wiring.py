@@ -1,0 +1,84 @@
+"""How the console is put together. Opens nothing: that is `on_start`'s business."""
+
+import os
+import secrets
+from pathlib import Path
+
+import httpx
+
+from handoff_client import AsyncClient
+from handoff_common.clock import Clock
+from handoff_common.service import Service
+from handoff_console.app import application, templates
+from handoff_console.context import Console
+from handoff_console.settings import ConsoleSettings
+from handoff_console.static_files import Files
+from handoff_common.errors import SettingError
+
+KEY_FILE = "console-key"
+SECRET_LENGTH = 32
+
+
+def build(
+    settings: ConsoleSettings,
+    *,
+    api_url: str,
+    clock: Clock,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Service:
+    """transport: how the APIs are reached; HTTP where None is given.
+
+    Raises SettingError for a secret that is too short, and a folder that cannot be written.
+    """
+    files = Files()
+    shared = transport or httpx.AsyncHTTPTransport(
+        limits=httpx.Limits(max_connections=100, max_keepalive_connections=20)
+    )
+    console = Console(
+        settings=settings,
+        client=lambda token: AsyncClient(api_url, token, transport=shared),
+        templates=templates(files),
+        clock=clock,
+    )
+
+    async def on_stop() -> None:
+        await shared.aclose()
+
+    return Service(
+        name="console",
+        app=application(console, files, _secret(settings), tuple),
+        on_stop=on_stop,
+    )
+
+
+def _secret(settings: ConsoleSettings) -> str:
+    given = settings.console_secret.get_secret_value()
+    if given:
+        if len(given) < SECRET_LENGTH:
+            raise SettingError(
+                f"HANDOFF_CONSOLE_SECRET = (secret): {len(given)} characters; takes "
+                f"{SECRET_LENGTH} or more, as `openssl rand -hex 32` prints"
+            )
+        return given
+    return _kept(settings.data_dir / KEY_FILE)
+
+
+def _kept(path: Path) -> str:
+    """The key of this folder; made where there is none. Whole or not at all, for its owner only."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        pass
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_suffix(".new")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(SECRET_LENGTH))
+        beside.replace(path)
+    except OSError as error:
+        raise SettingError(
+            f"HANDOFF_DATA_DIR = {str(path.parent)!r}: {error.strerror}; takes a folder that this "
+            "process may write in, or set HANDOFF_CONSOLE_SECRET"
+        ) from None
+    return path.read_text()
