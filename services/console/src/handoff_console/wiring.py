@@ -31,12 +31,10 @@ def build(
     Raises SettingError for a secret that is too short, and a folder that cannot be written.
     """
     files = Files()
-    shared = transport or httpx.AsyncHTTPTransport(
-        limits=httpx.Limits(max_connections=100, max_keepalive_connections=20)
-    )
+    shared = AsyncClient(api_url, transport=transport, user_agent="handoff-console")
     console = Console(
         settings=settings,
-        client=lambda token: AsyncClient(api_url, token, transport=shared),
+        client=shared.with_token,
         templates=templates(files),
         clock=clock,
     )
