@@ -81,7 +81,7 @@ async def figures_of(visit: Visit) -> Figures:
     return Figures(found, total, None if bill is None else bill.currency, month)
 
 
-async def _rows(visit: Visit, customer_id: str | None) -> list[usage.UsageRow]:
+async def _rows(visit: Visit, customer_id: str | None) -> list[usage.Row]:
     """Every month's, since what is open was opened in any of them."""
     listing = usage.listing(by="month", from_=EPOCH, customer_id=customer_id, limit=1_000)
     return [row async for row in visit.api.items(listing)]

@@ -89,7 +89,7 @@ def values(fields: tuple[Field, ...], typed: Callable[[str], str | None]) -> dic
     for field in fields:
         text = typed(field.name)
         if field.kind == "flag":
-            # A check box that is not checked sends nothing; its hidden twin tells that it was there.
+            # A box that is not checked sends nothing; its hidden twin tells that it was there.
             if typed(f"{field.name}.there") is not None:
                 found[field.name] = text is not None
         elif text is None:

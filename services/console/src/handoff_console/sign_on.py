@@ -23,14 +23,16 @@ async def with_password(api: AsyncClient, login: str, password: str) -> Viewer:
 
 async def with_token(api: AsyncClient, token: str) -> Viewer:
     """Whose token it is. Raises Unauthorized."""
-    held = await api.run(tokens.own())
+    held = await api.run(tokens.get_self())
     user = await api.run(users.current())
-    customer = None if user.customer_id is None else await api.run(customers.current())
+    customer: customers.CurrentCustomer | None = None
+    if user.customer_id is not None:
+        customer = await api.run(customers.current())
     return Viewer(
         token,
         user.login,
         Role(user.role),
-        held.scope,
+        "global" if held.scope == "global" else "global:read",
         None if customer is None else customer.id,
         "" if customer is None else customer.name,
     )
@@ -40,9 +42,9 @@ async def end(api: AsyncClient) -> None:
     """Revoke the token where it is a session's own. What cannot be told or reached ends by itself
     within hours."""
     with contextlib.suppress(HandoffApiError):
-        held = await api.run(tokens.own())
+        held = await api.run(tokens.get_self())
         if held.name == "session":
-            await api.run(tokens.sign_out())
+            await api.run(sessions.end())
 
 
 def safe_path(given: str | None, *, otherwise: str = "/") -> str:

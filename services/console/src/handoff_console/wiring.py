@@ -8,12 +8,12 @@ import httpx
 
 from handoff_client import AsyncClient
 from handoff_common.clock import Clock
+from handoff_common.errors import SettingError
 from handoff_common.service import Service
 from handoff_console.app import application, templates
 from handoff_console.context import Console
 from handoff_console.settings import ConsoleSettings
 from handoff_console.static_files import Files
-from handoff_common.errors import SettingError
 
 KEY_FILE = "console-key"
 SECRET_LENGTH = 32

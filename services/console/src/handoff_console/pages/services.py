@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec import UNSET
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handoff_client import HandoffApiError, Invalid, NotFound
+from handoff_client import HandoffApiError, Invalid, NotFound, products, services
 from handoff_client import history as histories
 from handoff_client import limits as service_limits
-from handoff_client import products, services
 from handoff_client.services import ListedService
 from handoff_common.access import Permission
 from handoff_console.context import Refused, Visit, page
-from handoff_console.figures import Figures, figures_of
+from handoff_console.figures import Figure, figures_of
 from handoff_console.part_forms import Field, NotANumber, values
 
 PER_PAGE = 50
@@ -27,7 +27,7 @@ class Row(NamedTuple):
     service: ListedService
     domains: Sequence[str]
     enabled: bool
-    figures: Figures
+    figure: Figure
 
 
 async def listed(visit: Visit) -> Response:
@@ -55,9 +55,7 @@ async def listed(visit: Visit) -> Response:
     return visit.render("services.html", rows=rows, following=found.next, figures=figures)
 
 
-async def _domains(
-    visit: Visit, own: Sequence[ListedService]
-) -> Mapping[str, Sequence[str]]:
+async def _domains(visit: Visit, own: Sequence[ListedService]) -> Mapping[str, Sequence[str]]:
     turn = asyncio.Semaphore(_DETAILS_AT_ONCE)
 
     async def of(service: ListedService) -> tuple[str, Sequence[str]]:
@@ -80,8 +78,8 @@ async def new(visit: Visit) -> Response:
 async def create(visit: Visit) -> Response:
     name, comment = visit.field("name"), visit.field("comment")
     try:
-        extra = {"customer_id": visit.customer_id} if visit.viewer.is_operator else {}
-        made = await visit.api.run(services.create(name, comment=comment, **extra))
+        whose = visit.customer_id if visit.viewer.is_operator else UNSET
+        made = await visit.api.run(services.create(name, comment=comment, customer_id=whose))
     except Invalid as error:
         return visit.render(
             "service_new.html", status=422, name=name, comment=comment, error=said(error)
@@ -211,6 +209,10 @@ ROUTES = (
     Route("/services/{service_id}", page(Permission.READ_CONFIG, overview)),
     Route("/services/{service_id}/history", page(Permission.READ_CONFIG, history)),
     Route("/services/{service_id}/limits", page(Permission.READ_CONFIG, edit_limits)),
-    Route("/services/{service_id}/limits", page(Permission.WRITE_CONFIG, save_limits), methods=["POST"]),
+    Route(
+        "/services/{service_id}/limits",
+        page(Permission.WRITE_CONFIG, save_limits),
+        methods=["POST"],
+    ),
     Route("/services/{service_id}/delete", page(Permission.WRITE_CONFIG, delete), methods=["POST"]),
 )

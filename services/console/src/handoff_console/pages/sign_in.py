@@ -78,7 +78,9 @@ async def choose_customer(visit: Visit) -> Response:
         name = (await visit.api.run(customers.get(wanted))).name
     chosen: Viewer = visit.viewer._replace(customer_id=wanted or None, customer_name=name)
     visit.request.session[SESSION_KEY] = chosen.packed()
-    return visit.go(sign_on.safe_path(visit.field("next") or ("/services" if wanted else "/operations")))
+    return visit.go(
+        sign_on.safe_path(visit.field("next") or ("/services" if wanted else "/operations"))
+    )
 
 
 async def home(request: Request) -> Response:
@@ -90,9 +92,7 @@ async def home(request: Request) -> Response:
 
 
 def _form(request: Request, error: str = "", login: str = "", status: int = 200) -> Response:
-    following = sign_on.safe_path(
-        request.query_params.get("next"), otherwise=""
-    )
+    following = sign_on.safe_path(request.query_params.get("next"), otherwise="")
     return render(
         request.app.state.console,
         request,
