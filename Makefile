@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DISTRIBUTIONS := libs/common libs/relay services/edge services/config services/metering services/billing services/standalone
+DISTRIBUTIONS := libs/common libs/relay libs/client services/edge services/config services/metering services/billing services/standalone
 SOURCES := $(wildcard libs/*/src) $(wildcard services/*/src)
 
 .PHONY: help demo run test fault check fmt bench lock schemas up down up-check clean
