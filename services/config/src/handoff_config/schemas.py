@@ -194,12 +194,6 @@ class ContractChange(Change):
     ends_at: Instant | None = None
 
 
-class NewUser(StrictModel):
-    login: str = Field(description="Unique in the whole deployment")
-    name: str = ""
-    role: Role
-
-
 class UserChange(Change):
     """Fields left out stay as they are."""
 
@@ -362,6 +356,7 @@ class TokenOut(BaseModel):
     name: str
     scope: Scope
     services: list[str]
+    session: bool = Field(description="Whether signing in made it")
     created_at: datetime
     expires_at: datetime | None = None
     deleted_at: datetime | None = None
@@ -385,6 +380,7 @@ class UserOut(Stamped):
     require_new_password: bool
     two_factor_auth_enabled: bool
     two_factor_setup_required: bool
+    password_set_at: datetime | None = Field(description="null: has none, and cannot sign in")
 
 
 class ContractOut(BaseModel):

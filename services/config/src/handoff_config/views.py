@@ -279,6 +279,9 @@ def user(customer_id: str, found: User) -> View:
         "role": found.role,
         "customer_id": customer_id,
         **_FLAGS,
+        "password_set_at": (
+            None if found.password_set_ms is None else rfc3339(found.password_set_ms)
+        ),
         **stamps(found.created_ms, found.updated_ms),
     }
 
@@ -292,6 +295,7 @@ def operator(principal: Principal) -> View:
         "name": "Operator",
         "role": "operator",
         **_FLAGS,
+        "password_set_at": None,
         "created_at": None,
         "updated_at": None,
         "deleted_at": None,
@@ -305,6 +309,7 @@ def token(customer_id: str | None, found: Token) -> View:
         "name": found.name,
         "scope": found.scope,
         "services": [],
+        "session": found.session,
         "created_at": rfc3339(found.created_ms),
     }
     if found.user_id is not None:
@@ -316,6 +321,23 @@ def token(customer_id: str | None, found: Token) -> View:
     if found.revoked_ms is not None:
         shown["deleted_at"] = rfc3339(found.revoked_ms)
     return shown
+
+
+def session(state: Customer, found: Token, text: str) -> View:
+    """What signing in answers. text: the token's, shown this once."""
+    user = state.users[found.user_id or ""]
+    return {
+        "access_token": text,
+        "token_id": found.token_id,
+        "expires_at": rfc3339(found.expires_ms or 0),
+        "user": {
+            "id": user.user_id,
+            "login": user.login,
+            "name": user.name,
+            "role": user.role,
+        },
+        "customer": {"id": state.customer_id, "name": state.name},
+    }
 
 
 # --- History -----------------------------------------------------------------------------------
