@@ -16,6 +16,7 @@ from handoff_standalone.gateway import service_of
         ("/v1/customers", "config"),
         ("/v1/customers/x/contracts", "config"),
         ("/v1/customers/x/pricing", "billing"),
+        ("/v1/concurrency", "metering"),
         ("/v1/services/x/websockets/check", "config"),
         ("/stats/service/x", "metering"),
         ("/stats", "metering"),

@@ -38,6 +38,7 @@ PATHS = (
     "/statsx",
     "/v1/usage?by=day",
     "/v1/connections/x",
+    "/v1/concurrency?service_id=x",
     "/billing/v3/invoices/month-to-date",
     "/billing/v4",
     "/v1/estimates",
