@@ -33,6 +33,8 @@ PATHS = (
     "/v1/customers/x/contracts",
     "/v1/customers/x/pricing",
     "/v1/customers/x/credits",
+    "/v1/customers/x/forecast",
+    "/v1/customers/x/costs?month=2026-10",
     "/v1/customers/a%2Fb/pricing",
     "/stats",
     "/statsx",

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from handoff_common.http import RequestId
 
 ROUTES: tuple[tuple[str, str], ...] = (
-    (r"/v1/customers/[^/]+/(pricing|credits)(/|$)", "billing"),
+    (r"/v1/customers/[^/]+/(pricing|credits|forecast|costs)(/|$)", "billing"),
     (r"/v1/(price-books|invoices|estimates|delivery-usage|budgets)(/|$)", "billing"),
     (r"/billing/v3(/|$)", "billing"),
     (r"/stats(/|$)", "metering"),
