@@ -9,17 +9,22 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from handoff_console import formats
 from handoff_console.context import Console, Refused, problem
-from handoff_console.pages import sign_in
-from handoff_console.security import SecurityHeaders
+from handoff_console.pages import parts, services, sign_in, versions, websockets
+from handoff_console.security import CONTENT_SECURITY_POLICY, SecurityHeaders
 from handoff_console.static_files import Files
 
 SESSION_SECONDS = 12 * 3_600
-PAGES = (sign_in,)
+_BROKEN = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>Something broke</title>'
+    "<h1>Something broke</h1><p>That was a fault of ours, and it is in the log. "
+    '<a href="/">To the start</a></p></html>'
+)
+PAGES = (sign_in, services, versions, parts, websockets)
 
 
 def templates(files: Files) -> jinja2.Environment:
@@ -58,6 +63,10 @@ def application(
     async def not_that_way(request: Request, _: Exception) -> Response:
         return problem(request, Refused(405, "Not that way", "This address takes another method."))
 
+    async def broken(_: Request, __: Exception) -> Response:
+        # What went wrong is in the log, by the server that Starlette raises it to again.
+        return HTMLResponse(_BROKEN, 500, {"Content-Security-Policy": CONTENT_SECURITY_POLICY})
+
     app = Starlette(
         routes=[
             *(route for module in PAGES for route in module.ROUTES),
@@ -78,7 +87,7 @@ def application(
                 https_only=tls,
             ),
         ],
-        exception_handlers={404: no_such_page, 405: not_that_way},
+        exception_handlers={404: no_such_page, 405: not_that_way, 500: broken},
     )
     app.state.console = console
     return app

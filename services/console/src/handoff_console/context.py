@@ -4,6 +4,7 @@ is our own, and what becomes of an API's refusal.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -25,7 +26,7 @@ FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """client: a client of the APIs that bears the given token; all share one pool of connections."""
+    """client: a client of the APIs that bears the given token; all share their connections."""
 
     settings: ConsoleSettings
     client: Callable[[str | None], AsyncClient]
@@ -54,7 +55,9 @@ class Visit:
     form: FormData
 
     def render(self, template: str, *, status: int = 200, **values: Any) -> Response:
-        return render(self.console, self.request, template, status=status, viewer=self.viewer, **values)
+        return render(
+            self.console, self.request, template, status=status, viewer=self.viewer, **values
+        )
 
     def go(self, path: str, *, flash: str = "") -> Response:
         """To another page, after a change: a reload must not repeat it. flash: said there once."""
@@ -68,6 +71,10 @@ class Visit:
         """A text field of the form, without the blanks around it."""
         value = self.form.get(name, default)
         return value.strip() if isinstance(value, str) else default
+
+    @property
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.console.clock.now_ms() / 1_000, UTC)
 
     @property
     def customer_id(self) -> str:
@@ -100,7 +107,9 @@ def page(needs: Permission, handler: Page) -> Endpoint:
                     f"Your role ({viewer.role.value}) may not do this. Ask a superuser of "
                     "your account.",
                 )
-            return await handler(Visit(console, request, viewer, console.client(viewer.token), form))
+            return await handler(
+                Visit(console, request, viewer, console.client(viewer.token), form)
+            )
         except Refused as refused:
             return problem(request, refused)
         except Unauthorized:
@@ -126,7 +135,9 @@ async def checked_form(request: Request) -> FormData:
     if kind in FORM_TYPES:
         form = await request.form(max_files=0, max_fields=MOST_FIELDS)
     given = request.headers.get(forgery.HEADER) or form.get(forgery.FIELD)
-    if forgery.is_forged(request.session, request.headers, given if isinstance(given, str) else None):
+    if forgery.is_forged(
+        request.session, request.headers, given if isinstance(given, str) else None
+    ):
         raise Refused(
             403,
             "This form has expired",
@@ -148,7 +159,7 @@ def render(
     html = console.templates.get_template(template).render(
         request=request,
         viewer=viewer,
-        csrf=forgery.token_of(request.session),
+        csrf_token=forgery.token_of(request.session),
         flash=flash,
         now=console.clock.now_ms(),
         settings=console.settings,
@@ -187,7 +198,9 @@ def is_htmx(request: Request) -> bool:
 
 def _to_sign_in(request: Request) -> Response:
     here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    target = "/sign-in" if request.method != "GET" or here == "/" else f"/sign-in?next={quote(here)}"
+    target = (
+        "/sign-in" if request.method != "GET" or here == "/" else f"/sign-in?next={quote(here)}"
+    )
     if is_htmx(request):
         return Response(status_code=204, headers={"HX-Redirect": "/sign-in"})
     return RedirectResponse(target, 303)

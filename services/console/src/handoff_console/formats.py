@@ -19,7 +19,7 @@ def number(value: int | Decimal | None) -> str:
 
 
 def money(amount: Decimal | None, currency: str, digits: int = 2) -> str:
-    """$1 234.50. What is not zero but would read so is written with the digits it needs, up to 8."""
+    """$1 234.50. What is not zero but would read so has the digits that it needs, up to 8."""
     if amount is None:
         return NONE
     for places in range(digits, 9):

@@ -26,7 +26,8 @@ class ConsoleSettings(Settings):
         "https, cookies are for TLS only. Empty: plain HTTP on any name",
     )
     console_edge_url: Annotated[str, Field(pattern=r"^(wss?://[^/\s]+)?$")] = Field(
-        "", description="address of the edge, shown to people who want to try a service; may be empty"
+        "",
+        description="address of the edge, shown to people who want to try a service; may be empty",
     )
     console_refresh: Annotated[float, Field(ge=0.5, le=60)] = Field(
         2.0, description="seconds between two updates of a live page; 0.5 to 60"

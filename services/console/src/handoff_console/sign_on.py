@@ -3,14 +3,14 @@
 import contextlib
 from urllib.parse import urlsplit
 
-from handoff_client import AsyncClient, HandoffApiError
+from handoff_client import AsyncClient, HandoffApiError, customers, sessions, tokens, users
 from handoff_common.access import Role
 from handoff_console.viewer import Viewer
 
 
 async def with_password(api: AsyncClient, login: str, password: str) -> Viewer:
     """Raises Unauthorized, RateLimited, and what else the API refuses."""
-    made = await api.sessions.create(login=login, password=password)
+    made = await api.run(sessions.create(login, password))
     return Viewer(
         made.access_token,
         made.user.login,
@@ -23,14 +23,16 @@ async def with_password(api: AsyncClient, login: str, password: str) -> Viewer:
 
 async def with_token(api: AsyncClient, token: str) -> Viewer:
     """Whose token it is. Raises Unauthorized."""
-    held = await api.tokens.get_self()
-    user = await api.users.get_current()
-    customer = None if user.customer_id is None else await api.customers.get_current()
+    held = await api.run(tokens.get_self())
+    user = await api.run(users.current())
+    customer: customers.CurrentCustomer | None = None
+    if user.customer_id is not None:
+        customer = await api.run(customers.current())
     return Viewer(
         token,
         user.login,
         Role(user.role),
-        held.scope,
+        "global" if held.scope == "global" else "global:read",
         None if customer is None else customer.id,
         "" if customer is None else customer.name,
     )
@@ -40,9 +42,9 @@ async def end(api: AsyncClient) -> None:
     """Revoke the token where it is a session's own. What cannot be told or reached ends by itself
     within hours."""
     with contextlib.suppress(HandoffApiError):
-        held = await api.tokens.get_self()
+        held = await api.run(tokens.get_self())
         if held.name == "session":
-            await api.tokens.delete_self()
+            await api.run(sessions.end())
 
 
 def safe_path(given: str | None, *, otherwise: str = "/") -> str:

@@ -1,5 +1,5 @@
 """The files that pages load: ours and, in `static/vendor`, others'. Served with a mark of their
-content in the address, so that browsers keep them for good and still get a new release's at once."""
+content in the address: browsers keep them for good and still get a new release's at once."""
 
 import hashlib
 from pathlib import Path

@@ -8,12 +8,12 @@ import httpx
 
 from handoff_client import AsyncClient
 from handoff_common.clock import Clock
+from handoff_common.errors import SettingError
 from handoff_common.service import Service
 from handoff_console.app import application, templates
 from handoff_console.context import Console
 from handoff_console.settings import ConsoleSettings
 from handoff_console.static_files import Files
-from handoff_common.errors import SettingError
 
 KEY_FILE = "console-key"
 SECRET_LENGTH = 32
@@ -31,12 +31,10 @@ def build(
     Raises SettingError for a secret that is too short, and a folder that cannot be written.
     """
     files = Files()
-    shared = transport or httpx.AsyncHTTPTransport(
-        limits=httpx.Limits(max_connections=100, max_keepalive_connections=20)
-    )
+    shared = AsyncClient(api_url, transport=transport, user_agent="handoff-console")
     console = Console(
         settings=settings,
-        client=lambda token: AsyncClient(api_url, token, transport=shared),
+        client=shared.with_token,
         templates=templates(files),
         clock=clock,
     )

@@ -4,7 +4,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from handoff_client import HandoffApiError, Invalid, RateLimited, Unauthorized, Unreachable
+from handoff_client import (
+    HandoffApiError,
+    Invalid,
+    RateLimited,
+    Unauthorized,
+    Unreachable,
+    customers,
+)
 from handoff_common.access import Permission, Role
 from handoff_console import sign_on
 from handoff_console.context import Console, Refused, Visit, checked_form, page, problem, render
@@ -68,10 +75,12 @@ async def choose_customer(visit: Visit) -> Response:
     wanted = visit.field("customer_id")
     name = ""
     if wanted:
-        name = (await visit.api.customers.get(wanted)).name
+        name = (await visit.api.run(customers.get(wanted))).name
     chosen: Viewer = visit.viewer._replace(customer_id=wanted or None, customer_name=name)
     visit.request.session[SESSION_KEY] = chosen.packed()
-    return visit.go(sign_on.safe_path(visit.field("next") or ("/services" if wanted else "/operations")))
+    return visit.go(
+        sign_on.safe_path(visit.field("next") or ("/services" if wanted else "/operations"))
+    )
 
 
 async def home(request: Request) -> Response:
@@ -83,9 +92,7 @@ async def home(request: Request) -> Response:
 
 
 def _form(request: Request, error: str = "", login: str = "", status: int = 200) -> Response:
-    following = sign_on.safe_path(
-        request.query_params.get("next"), otherwise=""
-    )
+    following = sign_on.safe_path(request.query_params.get("next"), otherwise="")
     return render(
         request.app.state.console,
         request,

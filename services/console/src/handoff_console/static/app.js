@@ -100,7 +100,22 @@
     for (const plot of root.querySelectorAll("[data-chart]")) draw(plot);
   }
 
-  document.addEventListener("DOMContentLoaded", () => drawAll(document));
+  // A link to a field that lies behind a fold opens the fold.
+  function unfold() {
+    const field = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!field) return;
+    for (let fold = field.closest("details"); fold; fold = fold.parentElement.closest("details")) {
+      fold.open = true;
+    }
+    field.scrollIntoView({ block: "center" });
+    field.querySelector("input, select")?.focus({ preventScroll: true });
+  }
+  addEventListener("hashchange", unfold);
+
+  document.addEventListener("DOMContentLoaded", () => {
+    drawAll(document);
+    unfold();
+  });
   document.addEventListener("htmx:afterSwap", (event) => drawAll(event.target));
   let resizing;
   addEventListener("resize", () => {

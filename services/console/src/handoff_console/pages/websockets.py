@@ -1,0 +1,183 @@
+"""The WebSockets switch of one service: what stands against it, where to mend that, what it will
+cost, and who switched it."""
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple
+from urllib.parse import quote
+
+from msgspec import UNSET
+from starlette.responses import Response
+from starlette.routing import Route
+
+from handoff_client import (
+    Conflict,
+    HandoffApiError,
+    Invalid,
+    prices,
+    products,
+    services,
+)
+from handoff_client import history as histories
+from handoff_client.prices import Estimate
+from handoff_client.products import Violation
+from handoff_client.services import ServiceDetail
+from handoff_common.access import Permission
+from handoff_console.context import Visit, page
+from handoff_console.pages.services import draft_of, said
+
+MINUTES_OF_MONTH = 30 * 24 * 60
+MOST_CONNECTIONS = 100_000_000
+_HISTORY = 200
+_FOLDERS = {"backend": "backends", "websocket-rule": "rules"}
+
+
+class Repair(NamedTuple):
+    """A violation and where it is mended. in_version: the page of the field, with `{draft}` for a
+    draft's number; None where it is no setting of a version."""
+
+    violation: Violation
+    in_version: str | None
+
+
+def repair_of(service_id: str, violation: Violation) -> Repair:
+    """Pure."""
+    start = f"/services/{service_id}/versions/{{draft}}"
+    name = quote(violation.name, safe="")
+    if violation.object in _FOLDERS:
+        folder = _FOLDERS[violation.object]
+        return Repair(violation, f"{start}/{folder}/{name}#field-{violation.field}")
+    if violation.object == "director":
+        return Repair(violation, f"{start}#directors")
+    return Repair(violation, None)
+
+
+async def show(visit: Visit) -> Response:
+    return await _shown(visit)
+
+
+async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Response:
+    service_id = visit.request.path_params["service_id"]
+    service, check, changes = await asyncio.gather(
+        visit.api.run(services.details(service_id)),
+        visit.api.run(products.check(service_id)),
+        visit.api.page(histories.of_service(service_id, limit=_HISTORY)),
+    )
+    draft = draft_of(service.versions)
+    draft_check = None
+    if draft is not None and check.violations:
+        draft_check = await visit.api.run(products.check(service_id, version=draft))
+    connections = connections_of(visit.request.query_params.get("connections"))
+    return visit.render(
+        "websockets.html",
+        status=status,
+        error=error,
+        service=service,
+        check=check,
+        repairs=[repair_of(service_id, violation) for violation in check.violations],
+        draft=draft,
+        draft_check=draft_check,
+        connections=connections,
+        preview=await _preview(visit, service, connections),
+        switched=[entry for entry in changes.items if entry.object == "product"],
+    )
+
+
+async def preview(visit: Visit) -> Response:
+    """The cost for another number of connections, as a part of the page."""
+    service_id = visit.request.path_params["service_id"]
+    connections = connections_of(visit.request.query_params.get("connections"))
+    service = await visit.api.run(services.details(service_id))
+    return visit.render(
+        "cost_preview.html",
+        service=service,
+        connections=connections,
+        preview=await _preview(visit, service, connections),
+    )
+
+
+class Preview(NamedTuple):
+    """minutes: of so many connections that are open for a month of 30 days. difference: what they
+    add to this month's bill."""
+
+    minutes: int
+    estimate: Estimate
+    difference: Decimal
+
+
+async def _preview(visit: Visit, service: ServiceDetail, connections: int) -> Preview | None:
+    """None for those who may not read the bill, and where no prices are in force."""
+    if not visit.viewer.can(Permission.READ_BILLING):
+        return None
+    minutes = connections * MINUTES_OF_MONTH
+    whose = service.customer_id if visit.viewer.is_operator else UNSET
+    try:
+        found = await visit.api.run(
+            prices.estimate(
+                month=f"{visit.now:%Y-%m}",
+                usage=[prices.SupposedUsage(minutes=minutes)],
+                customer_id=whose,
+            )
+        )
+    except HandoffApiError:
+        return None
+    return Preview(
+        minutes, found, found.difference if found.difference is not None else found.totals.total
+    )
+
+
+def connections_of(text: str | None) -> int:
+    """How many connections the preview supposes; 100 where that is not said in digits."""
+    if text is None or not (text.isascii() and text.isdigit()) or len(text) > 12:
+        return 100
+    return min(int(text), MOST_CONNECTIONS)
+
+
+async def enable(visit: Visit) -> Response:
+    service_id = visit.request.path_params["service_id"]
+    try:
+        await visit.api.run(products.enable(service_id))
+    except (Invalid, Conflict) as error:
+        return await _shown(visit, status=error.status, error=said(error))
+    return visit.go(
+        f"/services/{service_id}/websockets",
+        flash="WebSockets is on. Upgrade requests are handed off from now on.",
+    )
+
+
+async def disable(visit: Visit) -> Response:
+    service_id = visit.request.path_params["service_id"]
+    keep_open = visit.field("open") == "keep"
+    await visit.api.run(products.disable(service_id, keep_open=keep_open))
+    return visit.go(
+        f"/services/{service_id}/websockets",
+        flash="WebSockets is off. "
+        + (
+            "Open connections live on, and are billed, until they end."
+            if keep_open
+            else "Open connections are being ended."
+        ),
+    )
+
+
+async def disable_waf(visit: Visit) -> Response:
+    service_id = visit.request.path_params["service_id"]
+    await visit.api.run(products.disable(service_id, "ngwaf"))
+    return visit.go(f"/services/{service_id}/websockets", flash="The next-gen WAF is off.")
+
+
+def sentence(violations: Sequence[Violation]) -> str:
+    """How many settings stand against it."""
+    count = len(violations)
+    return "One setting stands" if count == 1 else f"{count} settings stand"
+
+
+_PAGE = "/services/{service_id}/websockets"
+ROUTES = (
+    Route(_PAGE, page(Permission.READ_CONFIG, show)),
+    Route(f"{_PAGE}/cost", page(Permission.READ_BILLING, preview)),
+    Route(f"{_PAGE}/enable", page(Permission.TOGGLE_PRODUCTS, enable), methods=["POST"]),
+    Route(f"{_PAGE}/disable", page(Permission.TOGGLE_PRODUCTS, disable), methods=["POST"]),
+    Route(f"{_PAGE}/waf/disable", page(Permission.TOGGLE_PRODUCTS, disable_waf), methods=["POST"]),
+)
