@@ -17,6 +17,7 @@ from handoff_standalone.gateway import service_of
         ("/v1/customers/x/contracts", "config"),
         ("/v1/customers/x/pricing", "billing"),
         ("/v1/services/x/websockets/check", "config"),
+        ("/v1/services/x/versions/2/match", "config"),
         ("/stats/service/x", "metering"),
         ("/stats", "metering"),
         ("/v1/usage", "metering"),

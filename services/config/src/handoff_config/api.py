@@ -8,7 +8,16 @@ from prometheus_client import CollectorRegistry
 import handoff_config
 from handoff_common.access import AccessView
 from handoff_common.http import create_app
-from handoff_config.routes import customers, history, parts, products, services, tokens, users
+from handoff_config.routes import (
+    customers,
+    history,
+    matching,
+    parts,
+    products,
+    services,
+    tokens,
+    users,
+)
 from handoff_config.writes import Context, RateLimitHeaders
 
 CLASSIC_PATHS = (
@@ -40,6 +49,7 @@ def application(
         services.router,
         services.versions,
         parts.router,
+        matching.router,
         products.router,
         tokens.router,
         users.router,
