@@ -17,6 +17,7 @@ from handoff_console import formats
 from handoff_console.context import Console, Refused, problem
 from handoff_console.pages import (
     invoices,
+    operations,
     parts,
     services,
     sign_in,
@@ -39,6 +40,7 @@ PAGES = (
     parts,
     websockets,
     invoices,
+    operations,
 )
 
 
