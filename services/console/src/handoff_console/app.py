@@ -16,11 +16,14 @@ from handoff_common.http import RequestId
 from handoff_console import formats
 from handoff_console.context import Console, Refused, problem
 from handoff_console.pages import (
+    customers,
     invoices,
     operations,
     parts,
+    price_books,
     services,
     sign_in,
+    users,
     versions,
     websockets,
 )
@@ -41,6 +44,9 @@ PAGES = (
     websockets,
     invoices,
     operations,
+    customers,
+    users,
+    price_books,
 )
 
 
