@@ -15,7 +15,18 @@ from starlette.routing import Mount, Route
 from handoff_common.http import RequestId
 from handoff_console import formats
 from handoff_console.context import Console, Refused, problem
-from handoff_console.pages import parts, services, sign_in, versions, websockets
+from handoff_console.pages import (
+    customers,
+    invoices,
+    operations,
+    parts,
+    price_books,
+    services,
+    sign_in,
+    users,
+    versions,
+    websockets,
+)
 from handoff_console.security import CONTENT_SECURITY_POLICY, SecurityHeaders
 from handoff_console.static_files import Files
 
@@ -25,7 +36,18 @@ _BROKEN = (
     "<h1>Something broke</h1><p>That was a fault of ours, and it is in the log. "
     '<a href="/">To the start</a></p></html>'
 )
-PAGES = (sign_in, services, versions, parts, websockets)
+PAGES = (
+    sign_in,
+    services,
+    versions,
+    parts,
+    websockets,
+    invoices,
+    operations,
+    customers,
+    users,
+    price_books,
+)
 
 
 def templates(files: Files) -> jinja2.Environment:
@@ -38,7 +60,7 @@ def templates(files: Files) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = files.address
-    for name in ("number", "money", "size", "duration", "moment", "iso", "month"):
+    for name in ("number", "money", "exact_money", "size", "duration", "moment", "iso", "month"):
         environment.filters[name] = getattr(formats, name)
     return environment
 

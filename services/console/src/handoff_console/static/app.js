@@ -52,6 +52,14 @@
     }
   });
 
+  // [data-live] is asked for again and again, but not while nobody looks, nor while a field in it
+  // has the focus.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const element = event.detail.elt;
+    if (!element.matches?.("[data-live]")) return;
+    if (document.hidden || element.contains(document.activeElement)) event.preventDefault();
+  });
+
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
