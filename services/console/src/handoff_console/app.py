@@ -12,9 +12,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from handoff_console import formats
+from handoff_console import ends, filters, formats
 from handoff_console.context import Console, Refused, problem
-from handoff_console.pages import parts, services, sign_in, versions, websockets
+from handoff_console.pages import (
+    connections,
+    parts,
+    refused,
+    services,
+    sign_in,
+    usage,
+    versions,
+    websockets,
+)
 from handoff_console.security import CONTENT_SECURITY_POLICY, SecurityHeaders
 from handoff_console.static_files import Files
 
@@ -24,7 +33,8 @@ _BROKEN = (
     "<h1>Something broke</h1><p>That was a fault of ours, and it is in the log. "
     '<a href="/">To the start</a></p></html>'
 )
-PAGES = (sign_in, services, versions, parts, websockets)
+PAGES = (sign_in, services, versions, parts, websockets, refused, connections, usage)
+"""In the order in which their routes are tried."""
 
 
 def templates(files: Files) -> jinja2.Environment:
@@ -39,6 +49,14 @@ def templates(files: Files) -> jinja2.Environment:
     environment.globals["static"] = files.address
     for name in ("number", "money", "size", "duration", "moment", "iso", "month"):
         environment.filters[name] = getattr(formats, name)
+    environment.filters |= {
+        "field_time": filters.field,
+        "end_title": ends.title,
+        "end_kind": ends.kind,
+        "end_explained": ends.explained,
+        "close_code": ends.close_code,
+        "ended_by": ends.by,
+    }
     return environment
 
 
