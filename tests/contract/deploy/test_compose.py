@@ -254,6 +254,7 @@ def test_an_image_holds_no_other_service() -> None:
     [
         "libs/common",
         "libs/relay",
+        "libs/client",
         *(f"services/{n}" for n in ("edge", "config", "metering", "billing")),
     ],
 )

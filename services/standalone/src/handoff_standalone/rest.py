@@ -1,17 +1,24 @@
-"""Calls of our own REST API, for the command line and the demo: one function, readable failures."""
+"""Calls of our own REST API, for the command line and the demo: paths as an operator writes them,
+answers as they are, readable failures. Over `handoff_client`, which has the typed operations.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import httpx
 
+from handoff_client import AsyncClient, HandoffApiError, Repeat, RetryPolicy, raw
 from handoff_common.errors import HandoffError
 
 TIMEOUT_SECONDS = 30.0
 
+# A command says at once what is wrong; who wants to try again calls it again.
+_ONCE = RetryPolicy(timeout=TIMEOUT_SECONDS, deadline=TIMEOUT_SECONDS, attempts=1)
+
 
 class CallFailed(HandoffError):
-    """The API refused or could not be reached; the text is what it said."""
+    """The API refused or could not be reached; the text is what it said. status: 0 where there was
+    no answer."""
 
     code = "call_failed"
 
@@ -21,19 +28,19 @@ class CallFailed(HandoffError):
 
 
 class Api:
-    """An API address with a token. transport: how it is reached; HTTP where None is given."""
+    """An API address with a token. transport: how it is reached; HTTP where None is given. Raises
+    CallFailed for an address that is none."""
 
     def __init__(
         self, url: str, token: str, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self.url = url.rstrip("/")
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            base_url=self.url,
-            headers={"Fastly-Key": token},
-            timeout=TIMEOUT_SECONDS,
-            trust_env=False,
-        )
+        try:
+            self._client = AsyncClient(
+                self.url, token, policy=_ONCE, transport=transport, user_agent="handoff"
+            )
+        except ValueError as error:
+            raise CallFailed(0, str(error)) from None
 
     async def __aenter__(self) -> "Api":
         return self
@@ -50,19 +57,12 @@ class Api:
         query: Mapping[str, str] | None = None,
     ) -> Any:
         """The JSON that the call answers (None for 204). Raises CallFailed."""
+        request = raw.request(method, path, query=query, body=body, repeat=Repeat.NEVER)
         try:
-            answer = await self._client.request(
-                method, path, json=body, params=dict(query) if query else None
-            )
-        except httpx.HTTPError as error:
-            raise CallFailed(0, f"{self.url} cannot be reached: {error}") from None
-        if answer.status_code >= 400:
-            raise CallFailed(answer.status_code, f"{method} {path}: {_why(answer)}")
-        if not answer.content:
-            return None
-        if "json" in answer.headers.get("content-type", ""):
-            return answer.json()
-        return answer.text
+            return await self._client.run(request)
+        except HandoffApiError as error:
+            text = str(error) if error.status else error.detail
+            raise CallFailed(error.status, text) from None
 
     async def pages(self, path: str, **query: str) -> list[dict[str, Any]]:
         """All rows of a `/v1` list, as large pages as it gives unless `limit` says otherwise."""
@@ -75,13 +75,3 @@ class Api:
             cursor = page["meta"]["next_cursor"]
             if cursor is None:
                 return rows
-
-
-def _why(answer: httpx.Response) -> str:
-    try:
-        body = answer.json()
-    except ValueError:
-        return f"{answer.status_code} {answer.text[:200]}"
-    title = body.get("title") or body.get("msg") or ""
-    detail = body.get("detail") or ""
-    return f"{answer.status_code} {title}: {detail}" if detail else f"{answer.status_code} {title}"

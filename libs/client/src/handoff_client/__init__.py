@@ -1,0 +1,88 @@
+"""A typed client of Handoff's REST APIs.
+
+An operation is a function of a module named for its resource and returns a `Call` or a `Listing`;
+`Client` and `AsyncClient` run them. docs/client.md shows how.
+"""
+
+from handoff_client import (
+    backends,
+    billing_v3,
+    connections,
+    costs,
+    customers,
+    directors,
+    domains,
+    history,
+    invoices,
+    limits,
+    metering,
+    prices,
+    products,
+    raw,
+    services,
+    sessions,
+    stats,
+    tokens,
+    usage,
+    users,
+    versions,
+    websocket_rules,
+)
+from handoff_client.call import Call, Listing, Page, Received, Repeat
+from handoff_client.client import AsyncClient, Client
+from handoff_client.errors import (
+    Conflict,
+    FieldError,
+    Forbidden,
+    HandoffApiError,
+    Invalid,
+    NotFound,
+    RateLimited,
+    Unauthorized,
+    Unexpected,
+    Unreachable,
+)
+from handoff_client.retry import RetryPolicy
+
+__all__ = [
+    "AsyncClient",
+    "Call",
+    "Client",
+    "Conflict",
+    "FieldError",
+    "Forbidden",
+    "HandoffApiError",
+    "Invalid",
+    "Listing",
+    "NotFound",
+    "Page",
+    "RateLimited",
+    "Received",
+    "Repeat",
+    "RetryPolicy",
+    "Unauthorized",
+    "Unexpected",
+    "Unreachable",
+    "backends",
+    "billing_v3",
+    "connections",
+    "costs",
+    "customers",
+    "directors",
+    "domains",
+    "history",
+    "invoices",
+    "limits",
+    "metering",
+    "prices",
+    "products",
+    "raw",
+    "services",
+    "sessions",
+    "stats",
+    "tokens",
+    "usage",
+    "users",
+    "versions",
+    "websocket_rules",
+]
