@@ -24,6 +24,7 @@ from handoff_standalone.gateway import service_of
         ("/v1/parked", "metering"),
         ("/v1/parked/3/17/decision", "metering"),
         ("/v1/connections/x", "metering"),
+        ("/v1/refusals", "metering"),
         ("/billing/v3/invoices/month-to-date", "billing"),
         ("/billing/docs", None),
         ("/v1/invoices/1/finalize", "billing"),

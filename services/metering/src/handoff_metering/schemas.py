@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
 from handoff_common.http import StrictModel
 from handoff_common.instants import rfc3339
+from handoff_metering.store import refusals
 from handoff_metering.store.reports import EventRow, Found, Row
 from handoff_metering.usage import Totals
 
@@ -57,6 +58,43 @@ class ConnectionsQuery(Query):
     state: Literal["open", "closed"] | None = None
     edge: str | None = Field(None, description="id of the edge")
     reason: Reason | None = None
+
+
+class RefusalsQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    from_: str | None = Field(
+        None, alias="from", description="from the hour of this instant on; 24 hours by default"
+    )
+    to: str | None = Field(None, description="hours that begin before this instant")
+    service_id: str | None = None
+    customer_id: str | None = Field(None, description="operators only: of this customer")
+    cause: Annotated[
+        str | None,
+        Field(pattern="^[a-z0-9_]{1,64}$", description="a code of the edge, such as not_enabled"),
+    ] = None
+    by: refusals.By = "hour"
+    limit: Limit = 100
+    cursor: str | None = Field(None, description="meta.next_cursor of the page before")
+
+
+class RefusalRow(BaseModel):
+    """Handoffs of one service that were refused for one cause. hour: start of the hour, with
+    `by=day` of the day; null with `by=total`. service_id: null where no service was asked for."""
+
+    service_id: str | None
+    hour: str | None
+    cause: str
+    count: int
+
+    @classmethod
+    def of(cls, row: refusals.Row) -> "RefusalRow":
+        return cls(
+            service_id=row.service_id,
+            hour=None if row.start_ms is None else rfc3339(row.start_ms),
+            cause=row.cause,
+            count=row.refused,
+        )
 
 
 class PageQuery(BaseModel):

@@ -18,7 +18,7 @@ ROUTES: tuple[tuple[str, str], ...] = (
     (r"/v1/(price-books|invoices|estimates|delivery-usage|budgets)(/|$)", "billing"),
     (r"/billing/v3(/|$)", "billing"),
     (r"/stats(/|$)", "metering"),
-    (r"/v1/(connections|usage|watermarks|reconciliation|parked)(/|$)", "metering"),
+    (r"/v1/(connections|usage|watermarks|reconciliation|parked|refusals)(/|$)", "metering"),
     (
         r"/(service|customer|tokens|user|current_user|current_customer|enabled-products)(/|$)",
         "config",
