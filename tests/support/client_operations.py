@@ -17,9 +17,6 @@ NOT_OPERATIONS = {"raw"}
 COMING = {
     ("POST", "/v1/sessions"),
     ("PUT", "/v1/users/{user_id}/password"),
-    ("GET", "/v1/refusals"),
-    ("GET", "/v1/customers/{customer_id}/forecast"),
-    ("GET", "/v1/customers/{customer_id}/costs"),
 }
 
 _NOW = datetime(2026, 11, 2, 3, 4, 5, tzinfo=UTC)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
 from handoff_common.http import StrictModel
 from handoff_common.instants import rfc3339
+from handoff_metering.concurrency import Bucket
 from handoff_metering.store import refusals
 from handoff_metering.store.reports import EventRow, Found, Row
 from handoff_metering.usage import Totals
@@ -95,6 +96,16 @@ class RefusalRow(BaseModel):
             cause=row.cause,
             count=row.refused,
         )
+
+
+class ConcurrencyQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    service_id: str
+    from_: str | None = Field(None, alias="from", description="from the period that holds this on")
+    to: str | None = Field(None, description="before this instant; now where it is later")
+    by: Literal["minute", "hour", "day"] = "hour"
+    region: str | None = None
 
 
 class PageQuery(BaseModel):
@@ -258,6 +269,47 @@ class ConnectionOut(Bytes):
             client_network=accept.client_network if accept else None,
             **state.counters._asdict(),
         )
+
+
+class ConcurrencyRow(BaseModel):
+    """One period; the last ends with the range. opened, closed: connections accepted and ended in
+    it. peak: the most that were open at once. average: milliseconds that connections were open in
+    it / its length, a decimal string of at most 3 decimals."""
+
+    start: str
+    opened: int
+    closed: int
+    peak: int
+    average: str
+
+    @classmethod
+    def of(cls, bucket: Bucket) -> "ConcurrencyRow":
+        return cls(
+            start=rfc3339(bucket.start_ms),
+            opened=bucket.opened,
+            closed=bucket.closed,
+            peak=bucket.peak,
+            average=bucket.average,
+        )
+
+
+class ConcurrencyMeta(BaseModel):
+    """What the rows are of: `from` and `to` as they were understood."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    service_id: str
+    region: str
+    by: Literal["minute", "hour", "day"]
+    from_: str = Field(alias="from")
+    to: str
+
+
+class ConcurrencyOut(BaseModel):
+    """A row for every period of the range, also where nothing was open."""
+
+    data: list[ConcurrencyRow]
+    meta: ConcurrencyMeta
 
 
 class EventOut(Bytes):

@@ -90,6 +90,14 @@ Index(
     desc(connections.c.accepted_ms),
     desc(connections.c.connection_id),
 )
+# What ended in a time, whenever it began: `store.reports.instants`.
+Index(
+    "ix_connections_ended",
+    connections.c.service_id,
+    connections.c.ended_ms,
+    sqlite_where=connections.c.ended_ms.is_not(None),
+    postgresql_where=connections.c.ended_ms.is_not(None),
+)
 
 # Every event of every connection, as folded: what it said, and what it added to the bill. `added`
 # is NULL when no byte was added; `effect` is `counted` or `stale`. Counters are JSON arrays in the

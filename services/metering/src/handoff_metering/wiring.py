@@ -10,7 +10,7 @@ from handoff_common.outbox import Outbox
 from handoff_common.projection import ProjectionMetrics, Projector
 from handoff_common.service import Service
 from handoff_common.telemetry import new_registry
-from handoff_metering import api, api_parked, api_refusals, stats, tables
+from handoff_metering import api, api_concurrency, api_parked, api_refusals, stats, tables
 from handoff_metering.accrual import Accrual
 from handoff_metering.closer import OrphanCloser
 from handoff_metering.context import Context
@@ -122,6 +122,7 @@ def build(
     )
     app.include_router(stats.router(context))
     app.include_router(api.router(context))
+    app.include_router(api_concurrency.router(context))
     app.include_router(api_parked.router(context))
     app.include_router(api_refusals.router(context))
 
