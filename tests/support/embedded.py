@@ -1,8 +1,11 @@
 """The embedded system as a process of its own: started, killed, started again."""
 
+import asyncio
 import json
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -97,6 +100,29 @@ class Embedded:
         """SIGTERM, and the exit status."""
         assert self.process is not None
         return await self.process.stop()
+
+
+@contextmanager
+def shared(data: Path, **environ: str) -> Iterator[Embedded]:
+    """A system for several tests, each of which has an event loop of its own: this one lives on a
+    loop in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="shared system")
+    thread.start()
+
+    def wait(work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, loop).result(2 * START_SECONDS)
+
+    system = Embedded(data, environ)
+    try:
+        wait(system.start())
+        yield system
+        wait(system.stop())
+    finally:
+        # Where a stop has failed: the process dies with the thread that began it.
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from handoff_client import (
     history,
     invoices,
     limits,
+    matching,
     metering,
     prices,
     products,

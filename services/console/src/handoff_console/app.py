@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 
+from handoff_common.http import RequestId
 from handoff_console import ends, filters, formats
 from handoff_console.context import Console, Refused, problem
 from handoff_console.pages import (
@@ -93,6 +94,7 @@ def application(
             Mount("/static", files),
         ],
         middleware=[
+            Middleware(RequestId),
             Middleware(SecurityHeaders, tls=tls),
             Middleware(GZipMiddleware, minimum_size=500),
             Middleware(

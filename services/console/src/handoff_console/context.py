@@ -11,7 +11,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 from starlette.datastructures import FormData
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from handoff_client import AsyncClient, HandoffApiError, Unauthorized, Unreachable
 from handoff_common.access import Permission
@@ -183,6 +183,8 @@ def problem(request: Request, refused: Refused) -> Response:
         response.headers["HX-Retarget"] = "#notices"
         response.headers["HX-Reswap"] = "innerHTML"
         return response
+    if "text/html" not in request.headers.get("accept", ""):
+        return _for_programs(request, refused)
     viewer = viewer_of(request.session)
     return render(
         console,
@@ -192,6 +194,23 @@ def problem(request: Request, refused: Refused) -> Response:
         viewer=viewer,
         code=refused.status,
         **values,
+    )
+
+
+def _for_programs(request: Request, refused: Refused) -> Response:
+    """The form of the APIs, which share this address: a program has most likely mistyped a path."""
+    code = "no_such_path" if refused.status == 404 else "refused"
+    return JSONResponse(
+        {
+            "type": f"urn:handoff:error:{code}",
+            "title": refused.title,
+            "status": refused.status,
+            "detail": f"{refused.detail} {request.url.path[:200]}; /docs lists what there is",
+            "errors": [],
+            "request_id": request.state.request_id,
+        },
+        refused.status,
+        media_type="application/problem+json",
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 
 from handoff_client import backends, websocket_rules
 
-Kind = Literal["text", "number", "flag"]
+Kind = Literal["text", "number", "flag", "choice"]
+"""choice: yes, no, or nothing said: its default."""
 
 
 class Field(NamedTuple):
@@ -71,7 +72,7 @@ def _others() -> tuple[Field, ...]:
 
 def _kind(annotation: Any) -> Kind:
     kinds = getattr(annotation, "__args__", (annotation,))
-    return "flag" if bool in kinds else "number" if int in kinds else "text"
+    return "choice" if bool in kinds else "number" if int in kinds else "text"
 
 
 BACKEND_OTHERS = _others()
@@ -96,6 +97,8 @@ def values(fields: tuple[Field, ...], typed: Callable[[str], str | None]) -> dic
             continue
         elif not text:
             found[field.name] = None
+        elif field.kind == "choice":
+            found[field.name] = text == "true"
         elif field.kind == "number":
             found[field.name] = _number(field, text)
         else:

@@ -78,6 +78,9 @@ async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Respons
         repairs=[repair_of(service_id, violation) for violation in check.violations],
         draft=draft,
         draft_check=draft_check,
+        left={(one.object, one.name, one.field) for one in draft_check.violations}
+        if draft_check is not None
+        else set(),
         connections=connections,
         preview=await _preview(visit, service, connections),
         switched=[entry for entry in changes.items if entry.object == "product"],

@@ -124,10 +124,9 @@
   }
   addEventListener("hashchange", unfold);
 
-  document.addEventListener("DOMContentLoaded", () => {
-    drawAll(document);
-    unfold();
-  });
+  document.addEventListener("DOMContentLoaded", () => drawAll(document));
+  // Behind the browser's own jump to the place, which takes the focus away.
+  addEventListener("load", () => requestAnimationFrame(() => setTimeout(unfold)));
   document.addEventListener("htmx:afterSwap", (event) => drawAll(event.target));
   let resizing;
   addEventListener("resize", () => {

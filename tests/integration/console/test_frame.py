@@ -1,0 +1,220 @@
+"""The frame that every page runs in: who is let in, what is refused, what headers say."""
+
+import gzip
+
+import pytest
+
+from handoff_console.security import CONTENT_SECURITY_POLICY
+from support.console import visitor
+from support.embedded import Embedded, Tenant, make_tenant
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("console-frame")]
+
+
+async def test_nobody_is_asked_to_sign_in_and_led_back(system: Embedded, tenant: Tenant) -> None:
+    async with visitor(system) as someone:
+        answer = await someone.get("/services?page=1")
+        assert answer.status_code == 303
+        assert answer.headers["location"] == "/sign-in?next=/services%3Fpage%3D1"
+        await someone.get("/sign-in?next=/services%3Fpage%3D1")
+        answer = await someone.post(
+            "/sign-in", token=tenant.tokens["user"], next="/services?page=1"
+        )
+        assert answer.headers["location"] == "/services?page=1"
+        answer = await someone.get("/services?page=1")
+        assert answer.status_code == 200 and tenant.domain in answer.text
+        assert tenant.tokens["user"] not in answer.text
+
+
+async def test_what_the_cookie_and_the_headers_say(system: Embedded) -> None:
+    async with visitor(system) as someone:
+        answer = await someone.get("/sign-in")
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie and "samesite=lax" in cookie
+        assert answer.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
+        assert "unsafe" not in CONTENT_SECURITY_POLICY
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        static = answer.text.split('href="/static/app.css')[1].split('"')[0]
+        kept = await someone.get(f"/static/app.css{static}")
+        assert "immutable" in kept.headers["cache-control"]
+        assert (await someone.get("/static/app.css")).headers["cache-control"] == "no-cache"
+        assert (await someone.get("/static/../app.py")).status_code == 404
+        assert (await someone.get("/static/%2e%2e/app.py")).status_code == 404
+
+
+async def test_forged_and_stale_forms_are_refused(system: Embedded, tenant: Tenant) -> None:
+    async with visitor(system) as someone:
+        await someone.sign_in(tenant.tokens["engineer"])
+        path = f"/services/{tenant.service_id}/websockets/enable"
+        good = someone.csrf
+        for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            answer = await someone.http.post(path, data={"csrf": good}, headers=headers)
+            assert answer.status_code == 403 and "expired" in answer.text
+        assert (await someone.http.post(path)).status_code == 403
+        assert (await someone.http.post(path, data={"csrf": "x" * 43})).status_code == 403
+        async with system.api(tenant.tokens["user"]) as api:
+            check = await api.call("GET", f"/v1/services/{tenant.service_id}/websockets/check")
+            assert check["enabled"] is False
+        answer = await someone.post(path)
+        assert answer.status_code == 303
+
+
+async def test_signing_in_begins_a_new_session(system: Embedded, tenant: Tenant) -> None:
+    async with visitor(system) as someone:
+        await someone.get("/sign-in")
+        planted = someone.csrf
+        await someone.sign_in(tenant.tokens["user"])
+        assert someone.csrf != planted
+
+
+async def test_a_cookie_of_another_key_is_nobody(system: Embedded, tenant: Tenant) -> None:
+    async with visitor(system) as someone:
+        await someone.sign_in(tenant.tokens["user"])
+        [cookie] = someone.http.cookies.jar
+        assert cookie.value is not None
+        payload, _, signature = cookie.value.rpartition(".")
+        someone.http.cookies.set("handoff", f"{payload}.{signature[::-1]}", domain=cookie.domain)
+        assert (await someone.get("/services")).status_code == 303
+
+
+async def test_a_revoked_token_signs_out(system: Embedded, tenant: Tenant) -> None:
+    async with visitor(system) as someone, system.api(tenant.tokens["user"]) as api:
+        await someone.sign_in(tenant.tokens["user"])
+        assert (await someone.get("/services")).status_code == 200
+        await api.call("DELETE", "/tokens/self")
+        answer = await someone.get("/services")
+        assert answer.status_code == 303 and answer.headers["location"].startswith("/sign-in")
+
+
+async def test_signing_out_leaves_a_token_that_was_given(system: Embedded, tenant: Tenant) -> None:
+    async with visitor(system) as someone, system.api(tenant.tokens["user"]) as api:
+        await someone.sign_in(tenant.tokens["user"])
+        await someone.get("/services")
+        answer = await someone.post("/sign-out")
+        assert answer.status_code == 303
+        assert (await someone.get("/services")).status_code == 303
+        assert (await api.call("GET", "/tokens/self"))["name"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "status"),
+    [
+        ("user", "/services/new", 403),
+        ("billing", "/services/new", 403),
+        ("engineer", "/services/new", 200),
+        ("engineer", "/no-such-page", 404),
+        ("user", "/services/no-such-service", 404),
+    ],
+)
+async def test_what_a_role_may_not_is_refused(
+    system: Embedded, tenant: Tenant, role: str, path: str, status: int
+) -> None:
+    async with visitor(system) as someone:
+        await someone.get("/sign-in")
+        await someone.post("/sign-in", token=tenant.tokens[role])
+        answer = await someone.get(path)
+        assert answer.status_code == status
+        assert answer.headers["content-type"].startswith("text/html")
+        if role == "user":
+            services = await someone.get("/services")
+            assert "New service" not in services.text
+
+
+async def test_what_a_role_may_not_is_refused_when_tried(system: Embedded, tenant: Tenant) -> None:
+    """The form of another's page, sent with one's own session."""
+    async with visitor(system) as someone:
+        await someone.get("/sign-in")
+        await someone.post("/sign-in", token=tenant.tokens["user"])
+        await someone.get("/services")
+        for path in (
+            "/services",
+            f"/services/{tenant.service_id}/delete",
+            f"/services/{tenant.service_id}/websockets/enable",
+            f"/services/{tenant.service_id}/versions/1/clone",
+            f"/services/{tenant.service_id}/limits",
+            "/customer-shown",
+        ):
+            assert (await someone.post(path, name="x")).status_code == 403, path
+
+
+async def test_another_customer_s_service_is_not_there(system: Embedded, tenant: Tenant) -> None:
+    other = await make_tenant(system, origin_port=9, domain="other.example.com")
+    async with visitor(system) as someone:
+        await someone.sign_in(tenant.tokens["superuser"])
+        assert other.domain not in (await someone.get("/services")).text
+        for path in ("", "/websockets", "/versions/1", "/history", "/limits", "/tester"):
+            answer = await someone.get(f"/services/{other.service_id}{path}")
+            assert answer.status_code == 404, path
+
+
+async def test_an_operator_sees_a_customer_s_pages(system: Embedded, tenant: Tenant) -> None:
+    async with visitor(system) as operator:
+        await operator.get("/sign-in")
+        await operator.post("/sign-in", token=system.operator_token)
+        answer = await operator.get("/services")
+        assert answer.status_code == 409 and "Choose a customer" in answer.text
+        answer = await operator.post("/customer-shown", customer_id=tenant.customer_id)
+        assert answer.headers["location"] == "/services"
+        answer = await operator.get("/services")
+        assert tenant.domain in answer.text and "signed" not in answer.text
+
+
+@pytest.mark.parametrize("text", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
+async def test_markup_is_text(system: Embedded, tenant: Tenant, text: str) -> None:
+    """Wherever a customer's own words are shown."""
+    async with visitor(system) as someone, system.api(tenant.tokens["superuser"]) as api:
+        await someone.sign_in(tenant.tokens["superuser"])
+        service = f"/service/{tenant.service_id}"
+        await api.call("PUT", service, {"comment": text})
+        clone = await api.call("PUT", f"{service}/version/1/clone")
+        draft = f"{service}/version/{clone['number']}"
+        await api.call("PUT", draft, {"comment": text})
+        await api.call("PUT", f"{draft}/backend/origin", {"comment": text, "shield": text[:60]})
+        base = f"/services/{tenant.service_id}"
+        pages = [
+            base,
+            f"{base}/versions/{clone['number']}",
+            f"{base}/versions/{clone['number']}/backends/origin",
+            f"{base}/history",
+            f"{base}/websockets",
+            f"{base}/tester?url={text}",
+        ]
+        for path in pages:
+            answer = await someone.get(path)
+            assert text not in answer.text, path
+            assert "<script>alert" not in answer.text and "<img" not in answer.text, path
+        answer = await someone.post("/services", name=f"{text}/")
+        assert answer.status_code == 422
+        assert text not in answer.text and "printable characters" in answer.text
+
+
+async def test_a_page_is_small(system: Embedded, tenant: Tenant) -> None:
+    """What a first visit loads, compressed: the page and all that it names."""
+    async with visitor(system) as someone:
+        await someone.sign_in(tenant.tokens["superuser"])
+        total = 0
+        page = await someone.get(f"/services/{tenant.service_id}")
+        assert page.headers["content-encoding"] == "gzip"
+        total += len(gzip.compress(page.content))
+        for part in page.text.split('"/static/')[1:]:
+            loaded = await someone.get("/static/" + part.split('"')[0])
+            assert loaded.status_code == 200
+            total += len(gzip.compress(loaded.content))
+        assert total < 100 * 1024, total
+
+
+async def test_programs_are_told_in_their_own_form(system: Embedded) -> None:
+    async with visitor(system) as someone:
+        answer = await someone.get("/v2/nothing", Accept="application/json")
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["type"] == "urn:handoff:error:no_such_path"
+
+
+async def test_a_token_that_nobody_has_is_refused(system: Embedded) -> None:
+    async with visitor(system) as someone:
+        await someone.get("/sign-in")
+        answer = await someone.post("/sign-in", token="no-such-token")
+        assert answer.status_code == 401 and "No such token" in answer.text
+        assert "no-such-token" not in answer.text

@@ -1,0 +1,76 @@
+"""What a session cookie is believed to say."""
+
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handoff_common.access import Permission, Role
+from handoff_console.sign_on import minutes_of, safe_path
+from handoff_console.viewer import SESSION_KEY, Viewer, viewer_of
+
+SOMEONE = Viewer("t" * 32, "someone@example.com", Role.ENGINEER, "global", "customer", "Example")
+
+
+def test_what_was_packed_is_read_again() -> None:
+    assert viewer_of({SESSION_KEY: SOMEONE.packed()}) == SOMEONE
+    operator = SOMEONE._replace(role=Role.OPERATOR, customer_id=None)
+    assert viewer_of({SESSION_KEY: operator.packed()}) == operator
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"role": "king"},
+        {"role": None},
+        {"scope": "everything"},
+        {"token": 1},
+        {"login": None},
+        {"customer_id": 7},
+        {"more": 1},
+    ],
+)
+def test_anything_else_is_nobody(change: dict[str, Any]) -> None:
+    assert viewer_of({SESSION_KEY: SOMEONE.packed() | change}) is None
+
+
+def test_no_session_is_nobody() -> None:
+    assert viewer_of({}) is None
+    assert viewer_of({SESSION_KEY: "text"}) is None
+    packed = SOMEONE.packed()
+    del packed["token"]
+    assert viewer_of({SESSION_KEY: packed}) is None
+
+
+def test_a_token_that_only_reads_is_offered_nothing_that_writes() -> None:
+    assert SOMEONE.can(Permission.TOGGLE_PRODUCTS)
+    reader = SOMEONE._replace(scope="global:read")
+    assert reader.can(Permission.READ_CONFIG)
+    assert not reader.can(Permission.TOGGLE_PRODUCTS)
+    assert not SOMEONE.can(Permission.READ_BILLING)
+
+
+@pytest.mark.parametrize(
+    "path", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "", "a"]
+)
+def test_nobody_is_sent_to_another_site(path: str) -> None:
+    assert safe_path(path) == "/"
+
+
+@given(st.text(alphabet=string.printable, max_size=40))
+def test_where_one_is_sent_is_a_path(path: str) -> None:
+    found = safe_path(path)
+    assert found.startswith("/") and not found.startswith(("//", "/\\"))
+    assert "\n" not in found and "\r" not in found
+
+
+def test_a_path_of_ours_is_kept() -> None:
+    assert safe_path("/connections?state=open") == "/connections?state=open"
+
+
+def test_waiting_times_in_words() -> None:
+    assert minutes_of(None) == "a few minutes"
+    assert minutes_of(5) == "a minute"
+    assert minutes_of(61) == "2 minutes"
