@@ -147,8 +147,9 @@ class ConnectionTable:
         return cells, self._html("row", cells, self._asked, currency)
 
     def _html(self, macro: str, *values: Any) -> str:
-        module = self._templates.get_template(_TEMPLATE).module
-        return str(getattr(module, macro)(*values)).strip()
+        # Jinja's own text, escaped already; it stays one when it is stripped.
+        html: str = getattr(self._templates.get_template(_TEMPLATE).module, macro)(*values)
+        return html.strip()
 
     def _month(self) -> datetime:
         return month_of(self._clock.now_ms())

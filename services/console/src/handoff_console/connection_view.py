@@ -161,8 +161,9 @@ class ConnectionSource:
             self._at = page.next
 
     def _html(self, macro: str, *values: Any) -> str:
-        module = self._templates.get_template(_TEMPLATE).module
-        return str(getattr(module, macro)(*values)).strip()
+        # Jinja's own text, escaped already; it stays one when it is stripped.
+        html: str = getattr(self._templates.get_template(_TEMPLATE).module, macro)(*values)
+        return html.strip()
 
     async def _ask_names(self, api: AsyncClient) -> dict[str, str]:
         return await service_names(api, self._asked.customer_id)

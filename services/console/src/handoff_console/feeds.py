@@ -141,7 +141,8 @@ class Feed:
                     # A fault of ours must not leave the viewers with figures that stand still.
                     self._logger.exception("poll_failed")
                     self._show(self._source.away())
-                await self._sleep(self._interval)
+                if self._bearers():
+                    await self._sleep(self._interval)
         finally:
             self.over = True
             for seat in self.seats:
