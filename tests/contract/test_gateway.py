@@ -25,6 +25,7 @@ from handoff_standalone.gateway import Gateway, service_of
         ("/v1/customers/x/costsheets", "config"),
         ("/v1/concurrency", "metering"),
         ("/v1/services/x/websockets/check", "config"),
+        ("/v1/services/x/versions/2/match", "config"),
         ("/stats/service/x", "metering"),
         ("/stats", "metering"),
         ("/v1/usage", "metering"),

@@ -76,7 +76,7 @@ async def _recorded(data: Path) -> tuple[str, str, dict[str, Any], str]:
             )
             place = Place(one.endpoints.api_url, 0, one.log, token)
             invoice = await close_a_month(
-                place, Customer(customer_id, service["id"], "", ""), Console(quiet=True)
+                place, Customer(customer_id, service["id"], "", "", ""), Console(quiet=True)
             )
             query = {"customer_id": held, "month": invoice["period_start"][:7]}
             await operator.call("GET", "/v1/invoices", query=query)

@@ -11,6 +11,7 @@ from handoff_common.http import create_app
 from handoff_config.routes import (
     customers,
     history,
+    matching,
     parts,
     products,
     services,
@@ -50,6 +51,7 @@ def application(
         services.router,
         services.versions,
         parts.router,
+        matching.router,
         products.router,
         sessions.router,
         tokens.router,

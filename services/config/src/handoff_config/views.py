@@ -11,7 +11,7 @@ from msgspec import to_builtins
 from handoff_common.access import ALLOWED, Permission, Principal
 from handoff_common.events import Limits
 from handoff_common.instants import rfc3339
-from handoff_config import backends, history, products, service_commands
+from handoff_config import backends, history, products, rule_tester, service_commands
 from handoff_config.contracts import Contract, Customer, Token, User, entitlement
 from handoff_config.services import (
     Director,
@@ -216,6 +216,25 @@ def check(
         "may_toggle": may_toggle,
         "compatible": not found,
         "violations": [to_builtins(violation) for violation in found],
+    }
+
+
+def match(state: Service, looked_at: Version, outcome: rule_tester.Outcome) -> View:
+    found = outcome.found
+    taken: View = {"rule": None, "backend": None, "refusal": None}
+    if isinstance(found, rule_tester.Refusal):
+        taken["refusal"] = found._asdict()
+    else:
+        taken |= {"rule": found.rule, "backend": found.backend.name}
+    return {
+        "service_id": state.service_id,
+        "version": looked_at.number,
+        "domain": {"name": outcome.domain, "claimed": outcome.domain is not None},
+        **taken,
+        "tried": [
+            {"rule": trial.rule, "matched": trial.failed is None, "failed": trial.failed}
+            for trial in outcome.tried
+        ],
     }
 
 

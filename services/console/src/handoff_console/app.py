@@ -13,16 +13,19 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from handoff_common.http import RequestId
-from handoff_console import formats
+from handoff_console import ends, filters, formats
 from handoff_console.context import Console, Refused, problem
 from handoff_console.pages import (
+    connections,
     customers,
     invoices,
     operations,
     parts,
     price_books,
+    refused,
     services,
     sign_in,
+    usage,
     users,
     versions,
     websockets,
@@ -42,12 +45,16 @@ PAGES = (
     versions,
     parts,
     websockets,
+    refused,
+    connections,
+    usage,
     invoices,
     operations,
     customers,
     users,
     price_books,
 )
+"""In the order in which their routes are tried."""
 
 
 def templates(files: Files) -> jinja2.Environment:
@@ -62,6 +69,14 @@ def templates(files: Files) -> jinja2.Environment:
     environment.globals["static"] = files.address
     for name in ("number", "money", "exact_money", "size", "duration", "moment", "iso", "month"):
         environment.filters[name] = getattr(formats, name)
+    environment.filters |= {
+        "field_time": filters.field,
+        "end_title": ends.title,
+        "end_kind": ends.kind,
+        "end_explained": ends.explained,
+        "close_code": ends.close_code,
+        "ended_by": ends.by,
+    }
     return environment
 
 
