@@ -14,11 +14,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import httpx
 import pytest
 from rich.console import Console
 
+from handoff_common.clock import SystemClock
 from handoff_common.log import Message
 from handoff_common.topics import CONNECTIONS
+from handoff_console.settings import ConsoleSettings
+from handoff_console.wiring import build
 from handoff_standalone.demo.story import Customer, Place, close_a_month
 from handoff_standalone.rest import Api
 from handoff_standalone.settings import StandaloneSettings
@@ -149,6 +153,34 @@ async def test_an_invoice_is_verified_when_it_is_looked_at(closed: Closed) -> No
         assert f"handoff verify-invoice {closed.invoice['number']}" in page.text
         part = await biller.get(path, **{"HX-Request": "true"})
         assert "Verified here just now" in part.text and "<html" not in part.text
+
+
+class Tampering(httpx.AsyncHTTPTransport):
+    """The way to the APIs, on which somebody changes an amount in every proof."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer = await super().handle_async_request(request)
+        if not request.url.path.endswith("/proof"):
+            return answer
+        proof = json.loads(await answer.aread())
+        proof["document"]["lines"][-1]["amount"] = "0.01"
+        return httpx.Response(200, json=proof)
+
+
+async def test_a_proof_that_was_tampered_with_fails_loudly(closed: Closed, tmp_path: Path) -> None:
+    api_url, clock = closed.system.api_url, SystemClock()
+    settings = ConsoleSettings(data_dir=tmp_path)
+    service = build(settings, api_url=api_url, clock=clock, transport=Tampering())
+    transport = httpx.ASGITransport(service.app)
+    async with httpx.AsyncClient(base_url="http://console", transport=transport) as http:
+        biller = Visitor(http)
+        await biller.sign_in(closed.tokens["billing"])
+        page = await biller.get(f"/invoices/{closed.invoice['invoice_id']}/verification")
+    assert service.on_stop is not None
+    await service.on_stop()
+    assert "This invoice is not what it says" in page.text and 'role="alert"' in page.text
+    assert "Verified here just now" not in page.text
+    assert page.text.count(">differs<") == 3
 
 
 async def test_the_csv_is_the_apis(closed: Closed) -> None:
