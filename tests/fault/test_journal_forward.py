@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from handoff_common import codec
+from handoff_common.events import EdgeWatermark
 from handoff_common.log import Partition
 from handoff_common.log_kafka import KafkaLog
 from handoff_common.topics import EDGES
@@ -55,7 +56,7 @@ async def last_watermarks(bootstrap: str) -> dict[str, Any]:
             for batch in await subscription.fetch(max_records=1_000, timeout=0.5):
                 for record in batch.records:
                     event = codec.decode(EDGES.name, record.value)
-                    if hasattr(event.data, "edge_id"):
+                    if isinstance(event, EdgeWatermark):
                         found[event.data.edge_id] = event.data
     finally:
         await subscription.close()

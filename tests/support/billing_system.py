@@ -135,6 +135,7 @@ class System:
         minutes: int = 0,
         *,
         customer_id: str = MINE,
+        service_id: str | None = None,
         region: str = "europe",
         hour: int = 0,
         slice_: int = 0,
@@ -143,13 +144,14 @@ class System:
         month_ms: int = OCTOBER,
         **counted: int,
     ) -> None:
-        """A usage row of metering's, `hour` hours into the month."""
+        """A usage row of metering's, `hour` hours into the month; of the customer's own service
+        unless another is named."""
         if version is None:
             self.revision += 1
             version = (1, self.revision)
         data = UsageData(
             customer_id=customer_id,
-            service_id=f"{customer_id}-chat",
+            service_id=service_id or f"{customer_id}-chat",
             region=region,
             hour=from_ms(month_ms + hour * HOUR_MS),
             slice=slice_,
@@ -160,7 +162,7 @@ class System:
             **counted,
         )
         # A key of its own for each version, so that the log's compaction takes none away.
-        key = f"{customer_id}/{region}/{month_ms}-{hour}/{slice_}/{version}"
+        key = f"{customer_id}/{data.service_id}/{region}/{month_ms}-{hour}/{slice_}/{version}"
         await self.publish(USAGE.name, key, UsageTotals(**self._envelope(key), data=data))
 
     async def progress(self, **changes: Any) -> None:

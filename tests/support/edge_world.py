@@ -17,7 +17,13 @@ from typing import Any, TypeVar
 
 from handoff_common import codec
 from handoff_common.clock import Clock, SystemClock
-from handoff_common.events import BackendSnapshot, ConnectionEvent, EdgeWatermark, Envelope
+from handoff_common.events import (
+    BackendSnapshot,
+    ConnectionEvent,
+    EdgeEvent,
+    EdgeWatermark,
+    Envelope,
+)
 from handoff_common.log import EventLog, JournaledLog, Message, Record
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.service import running
@@ -241,10 +247,8 @@ class World:
 
     async def watermark(self) -> EdgeWatermark:
         """The last one."""
-        records = await all_records(self.log, EDGES.name)
-        found = codec.decode(EDGES.name, records[-1].value)
-        assert isinstance(found, EdgeWatermark)
-        return found
+        found = [e for e in await edge_events(self.log) if isinstance(e, EdgeWatermark)]
+        return found[-1]
 
     def closed(self) -> None:
         for client in self._clients:
@@ -273,6 +277,11 @@ async def all_records(log: EventLog, topic: str) -> list[Record]:
     finally:
         await subscription.close()
     return found
+
+
+async def edge_events(log: EventLog) -> list[EdgeEvent]:
+    records = await all_records(log, EDGES.name)
+    return [codec.decode(EDGES.name, record.value) for record in records]
 
 
 async def connection_events(log: EventLog) -> list[ConnectionEvent]:

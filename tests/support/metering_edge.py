@@ -18,9 +18,12 @@ from handoff_common.events import (
     ConnectionClosed,
     ConnectionEvent,
     Counters,
+    EdgeRefusals,
     EdgeWatermark,
     Envelope,
     Reason,
+    RefusalCount,
+    RefusalsData,
     WatermarkData,
 )
 from handoff_common.instants import from_ms
@@ -151,6 +154,38 @@ def watermark(
     )
 
 
+def refused(
+    edge_id: str,
+    hour_ms: int,
+    count: int,
+    *,
+    cause: str = "not_enabled",
+    owner: tuple[str, str] | None = ("customer-1", "service-1"),
+    started_ms: int = 0,
+    time_ms: int | None = None,
+) -> EdgeRefusals:
+    """One count of refusals. owner: (customer, service)."""
+    customer_id, service_id = owner or (None, None)
+    return EdgeRefusals(
+        id=f"{edge_id}-refusals-{hour_ms}-{count}",
+        source=f"/edges/{edge_id}",
+        subject=edge_id,
+        time=from_ms(hour_ms if time_ms is None else time_ms),
+        data=RefusalsData(
+            edge_id=edge_id,
+            region="europe",
+            pop="fra1",
+            started_at=from_ms(started_ms),
+            hour=from_ms(hour_ms),
+            counts=(
+                RefusalCount(
+                    customer_id=customer_id, service_id=service_id, cause=cause, count=count
+                ),
+            ),
+        ),
+    )
+
+
 class Edge:
     """Appends what it is told to, and counts it."""
 
@@ -195,6 +230,17 @@ class Edge:
                 )
             ],
         )
+
+
+async def tell(log: EventLog, *events: EdgeRefusals) -> None:
+    """Append counts, each under a key of its own, as an edge's parts are."""
+    messages = []
+    for event in events:
+        data = event.data
+        [one] = data.counts
+        key = f"refusals/{data.edge_id}/{data.started_at}/{data.hour}/{one.service_id}/{one.cause}"
+        messages.append(Message(key, codec.encode(event)))
+    await log.append(EDGES.name, messages)
 
 
 async def append(log: EventLog, topic: str, events: Sequence[Envelope]) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -202,6 +203,37 @@ async def test_what_cannot_be_read_is_parked_with_its_place(rig: Rig) -> None:
         ("retired", "cust"),
     ]
     assert bytes(rows[0].value) == b"no json"
+
+
+async def test_where_nothing_is_parked_what_cannot_be_read_is_passed_over(rig: Rig) -> None:
+    await rig.log.append(
+        CONNECTIONS.name,
+        [
+            Message("x", b"no json", 0),
+            Message("y", event("late", 0, ahead=timedelta(minutes=6)), 0),
+            Message("z", event("bad", 0), 0),
+            Message("ok", event("ok", 0), 0),
+        ],
+    )
+    registry = CollectorRegistry()
+    projector = Projector(
+        Counting(),
+        log=rig.log,
+        database=rig.database,
+        positions=POSITIONS,
+        parked=None,
+        clock=SystemClock(),
+        registry=registry,
+    )
+    await projector.run_to_end()
+    assert await rig.counts() == {"ok": 1}
+    async with rig.database.read() as tx:
+        assert not (await tx.execute(select(PARKED))).all()
+    for kind in ("malformed", "skewed", "retired"):
+        labels = {"topic": CONNECTIONS.name, "kind": kind}
+        name = "handoff_projection_passed_over_total"
+        assert registry.get_sample_value(name, labels) == 1.0
+    assert projector.position(Partition(CONNECTIONS.name, 0)) == 4
 
 
 async def test_another_log_under_the_same_positions_stops_the_service(

@@ -13,6 +13,7 @@ from handoff_common.events import CLOSE_CODES
 from handoff_common.log_kafka.__main__ import TopicSettings
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.settings import DatabaseSettings, Settings, documented
+from handoff_common.topics import TOPICS
 from handoff_config import wiring as config
 from handoff_config.settings import ConfigProcess, ConfigSettings
 from handoff_console.settings import ConsoleProcess
@@ -51,6 +52,29 @@ def test_every_refusal_of_the_edge_is_documented() -> None:
     rows = re.findall(r"^\| `([a-z_0-9]+)` \| (\d{3}) \|", text, re.MULTILINE)
     assert {code: int(status) for code, status in rows} == STATUS
     assert not [code for code in UNANSWERED if f"| `{code}` |" not in text]
+
+
+def test_every_refusal_says_what_to_do_about_it() -> None:
+    text = (DOCS / "edge.md").read_text()
+    answered = re.findall(
+        r"^\| `([a-z_0-9]+)` \| \d{3} \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE
+    )
+    others = re.findall(r"^\| `([a-z_0-9]+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
+    assert dict(answered).keys() == STATUS.keys()
+    assert dict(others).keys() == UNANSWERED
+    assert not [code for code, told in answered + others if not re.fullmatch(r"[A-Z].+\.", told)]
+
+
+def test_every_event_type_and_topic_is_documented() -> None:
+    text = (DOCS / "events.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `handoff.")]
+    for topic in TOPICS.values():
+        [row] = [row for row in rows if row.startswith(f"| `{topic.name}` |")]
+        for event in getattr(topic.events, "__args__", (topic.events,)):
+            assert f"`{event.__struct_config__.tag}`" in row
+        assert row.endswith(
+            "| the last of each key |" if topic.cleanup == "compact" else "| for ever |"
+        )
 
 
 def test_every_reason_of_the_edge_is_documented_with_its_close_code() -> None:

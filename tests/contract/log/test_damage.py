@@ -23,6 +23,7 @@ from handoff_common.log import Message, Partition, Position, Record
 from handoff_common.log_salvage import salvage
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.topics import CONNECTIONS, SERVICES
+from support.metering_edge import refused, tell
 
 TOPIC = CONNECTIONS.name
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -180,6 +181,8 @@ async def filled(path: Path) -> None:
             await log.append(TOPIC, [connection_event(log.owner_id, connection, seq)])
     await log.append(TOPIC, [connection_event(log.owner_id, "c2", 3, end=True)])
     await log.append(SERVICES.name, [Message("a", b"1"), Message("b", b"1"), Message("a", b"2")])
+    # This edge's, and held by no journal.
+    await tell(log, refused(log.owner_id, 0, 3))
     await log.close()
 
 
@@ -234,7 +237,7 @@ async def test_a_damaged_table_stops_the_start_and_costs_no_record(
     with pytest.raises(LogCorrupt, match=rf"log\.db: table {table}: .*handoff log salvage"):
         await SqliteLog.open(path)
     found = salvage(path, tmp_path / "saved.db")
-    assert (found.copied, found.lost) == (9, 0)
+    assert (found.copied, found.lost) == (10, 0)
     assert any(f"table {table}" in note for note in found.notes)
     saved = contents(tmp_path / "saved.db", *TABLES, "records")
     saved["meta"] = [row for row in saved["meta"] if row[0] != "lost"]

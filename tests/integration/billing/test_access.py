@@ -13,6 +13,8 @@ READING = [
     "/v1/invoices/{id}.csv",
     "/v1/invoices/{id}/lines/1/usage",
     "/v1/customers/mine/pricing",
+    "/v1/customers/mine/forecast",
+    "/v1/customers/mine/costs",
     "/billing/v3/invoices",
     "/billing/v3/invoices/month-to-date",
     "/billing/v3/usage-metrics",
@@ -55,7 +57,7 @@ async def test_customers_do_not_operate(system: System) -> None:
 
 async def test_anothers_invoice_and_prices_are_not_found(system: System) -> None:
     invoice_id = await own_draft(system)
-    for path in (*READING[1:5], "/v1/invoices/{id}/proof"):
+    for path in (*READING[1:7], "/v1/invoices/{id}/proof"):
         answer = await system.call(
             "GET", path.format(id=invoice_id), as_=token("superuser", THEIRS)
         )
@@ -64,7 +66,7 @@ async def test_anothers_invoice_and_prices_are_not_found(system: System) -> None
 
 
 async def test_anothers_id_in_a_query_is_not_found(system: System) -> None:
-    for path in (READING[0], *READING[5:-1]):
+    for path in (READING[0], *READING[7:-1]):
         answer = await system.call("GET", path, as_=token("billing"), customer_id=THEIRS)
         assert answer.status_code == 404, path
 

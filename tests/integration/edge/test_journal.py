@@ -1,7 +1,7 @@
 """What the journal holds: `accepted` before the 101, and all behind it, over crashes and months."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -12,84 +12,36 @@ import pytest
 
 from handoff_common import codec
 from handoff_common.clock import ManualClock
-from handoff_common.errors import LogWriteFailed
 from handoff_common.events import (
     ConnectionAccepted,
     ConnectionBytes,
     ConnectionClosed,
     Counters,
+    EdgeWatermark,
     Reason,
     counters_of,
 )
 from handoff_common.instants import to_ms
-from handoff_common.log import Message, Position, PositionSource, Subscription, Totals
+from handoff_common.log import Message
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.telemetry import new_registry
-from handoff_common.topics import CONNECTIONS, EDGES
+from handoff_common.topics import CONNECTIONS
 from handoff_edge.connection import Connection, Facts, Place
 from handoff_edge.delivery import Direct
 from handoff_edge.metrics import Metrics
 from handoff_edge.recorder import Recorder
 from handoff_edge.recovery import recover
 from support.edge_events import request_bytes
-from support.edge_world import World, all_records, until, world
+from support.edge_world import World, all_records, edge_events, until, world
+from support.faulty_log import Faulty
 
 FRAME = b"\x81\x85\x01\x02\x03\x04ieoha"
 DECEMBER = to_ms(datetime(2026, 12, 1, tzinfo=UTC))
 
 
-class Faulty:
-    """A journal whose appends to a topic can be made to fail or to hang."""
-
-    def __init__(self, log: SqliteLog) -> None:
-        self._log = log
-        self.failing = False
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.attempts = 0
-
-    async def append(self, topic: str, messages: Sequence[Message]) -> Sequence[Position]:
-        self.attempts += 1
-        if topic == CONNECTIONS.name:
-            await self.gate.wait()
-            if self.failing:
-                raise LogWriteFailed("disk full")
-        return await self._log.append(topic, messages)
-
-    @property
-    def owner_id(self) -> str:
-        return self._log.owner_id
-
-    async def held(self, topic: str) -> Mapping[str, bytes]:
-        return await self._log.held(topic)
-
-    async def totals(self, topic: str) -> Totals:
-        return await self._log.totals(topic)
-
-    async def partitions(self, topic: str) -> int:
-        return await self._log.partitions(topic)
-
-    async def identity(self, topic: str) -> str:
-        return await self._log.identity(topic)
-
-    async def ends(self, topic: str) -> Mapping[int, tuple[int, int]]:
-        return await self._log.ends(topic)
-
-    def subscribe(
-        self, topics: Sequence[str], *, group: str | None, positions: PositionSource
-    ) -> Subscription:
-        return self._log.subscribe(topics, group=group, positions=positions)
-
-    async def settled(self, positions: Sequence[Position], *, timeout: float) -> bool:
-        return await self._log.settled(positions, timeout=timeout)
-
-    async def close(self) -> None:
-        await self._log.close()
-
-
 @asynccontextmanager
 async def faulty(tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[World, Faulty]]:
-    log = Faulty(await SqliteLog.open(tmp_path / "log.db"))
+    log = Faulty(await SqliteLog.open(tmp_path / "log.db"), CONNECTIONS.name)
     try:
         async with world(tmp_path, log=log, **settings) as w:
             yield w, log
@@ -290,7 +242,7 @@ async def test_the_start_of_a_month_checkpoints_every_connection(tmp_path: Path)
 async def test_through_waits_for_what_is_not_acknowledged(tmp_path: Path) -> None:
     clock = ManualClock(datetime(2026, 11, 10, 12, tzinfo=UTC))
     start = clock.now_ms()
-    log = Faulty(await SqliteLog.open(tmp_path / "log.db"))
+    log = Faulty(await SqliteLog.open(tmp_path / "log.db"), CONNECTIONS.name)
     try:
         async with world(tmp_path, log=log, clock=clock) as w:
             client = await w.open()
@@ -346,7 +298,7 @@ async def test_a_connection_being_opened_while_a_month_begins_holds_through(
 
 async def crash_with(tmp_path: Path, clock: ManualClock, connections: int) -> list[str]:
     """Leave a journal as a killed process does: connections held, no `closed`."""
-    log = Faulty(await SqliteLog.open(tmp_path / "log.db"))
+    log = Faulty(await SqliteLog.open(tmp_path / "log.db"), CONNECTIONS.name)
     async with world(tmp_path, log=log, clock=clock) as w:
         for _ in range(connections):
             client = await w.open()
@@ -411,7 +363,8 @@ async def test_the_first_and_the_last_watermark(tmp_path: Path) -> None:
         assert not first.data.ended
         await w.open()
     log = await SqliteLog.open(tmp_path / "log.db")
-    last = codec.decode(EDGES.name, (await all_records(log, EDGES.name))[-1].value)
+    last = (await edge_events(log))[-1]
+    assert isinstance(last, EdgeWatermark)
     assert last.data.ended
     assert (last.data.accepted_total, last.data.closed_total) == (1, 1)
     assert last.data.open_connections == last.data.journal_backlog == 0

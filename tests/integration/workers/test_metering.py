@@ -19,7 +19,7 @@ from handoff_common.service import running
 from handoff_common.topics import EDGES, USAGE
 from handoff_metering.wiring import build
 from support.databases import database_url, drop_databases, use_postgres
-from support.metering_edge import Edge, carried
+from support.metering_edge import Edge, carried, refused, tell
 from support.metering_system import MONTH_END, System, system, until
 from support.parts.postgres import Address
 
@@ -71,6 +71,30 @@ async def test_workers_that_meet_on_every_record_fold_it_once(s: System) -> None
         assert not any(future.done() for future in failed)
     revisions = [(e.subject, e.data.generation) for e in await s.read(USAGE.name)]
     assert {generation for _, generation in revisions} == {0}
+
+
+async def test_refusals_that_all_of_them_read_are_counted_once(s: System) -> None:
+    token = await s.token("operator")
+    async with AsyncExitStack() as stack:
+        failed = await workers(s, stack, 3)
+        for count in range(1, 40):
+            await tell(
+                s.log,
+                *(
+                    refused(f"e-{n}", HOUR, count, cause=cause)
+                    for n in range(4)
+                    for cause in ("no_rule", "busy")
+                ),
+            )
+        async with s.client(token) as client:
+
+            async def is_so() -> bool:
+                query = {"from": "2 years ago", "by": "total"}
+                body = (await client.get("/v1/refusals", params=query)).json()
+                return [row["count"] for row in body["data"]] == [4 * 39] * 2
+
+            await until(is_so, "each edge's last count stands", seconds=60)
+        assert not any(future.done() for future in failed)
 
 
 async def test_one_of_them_ticks(s: System) -> None:

@@ -49,6 +49,19 @@ def test_accruing_in_two_steps_is_accruing_in_one(accepted: int, a: int, b: int)
     assert stepwise == dict(minutes.by_hour(accepted, 0, high))
 
 
+@given(INSTANTS, st.integers(0, 5_000), st.integers(-200, 400), st.integers(0, 30))
+def test_the_minutes_within_an_hour_are_those_that_it_was_billed(
+    accepted: int, total: int, hours_after: int, more: int
+) -> None:
+    """And so those within any hours that follow each other."""
+    hour = minutes.hour_of(accepted) + hours_after * minutes.HOUR_MS
+    end = hour + (1 + more) * minutes.HOUR_MS
+    inside = minutes.within(accepted, total, hour, end)
+    billed = dict(minutes.by_hour(accepted, 0, total))
+    assert len(inside) == sum(n for at, n in billed.items() if hour <= at < end)
+    assert all(hour <= accepted + k * minutes.MINUTE_MS < end for k in inside)
+
+
 def test_a_minute_that_starts_on_the_boundary_belongs_to_the_new_month() -> None:
     midnight = to_ms(datetime(2026, 11, 1, tzinfo=UTC))
     assert list(minutes.by_hour(midnight - 60_000, 0, 2)) == [

@@ -7,7 +7,7 @@ from handoff_common.events import EdgeEvent, Reason, Tick, TickData
 from handoff_common.instants import from_ms, to_ms
 from handoff_metering import orphans
 from handoff_metering.usage import fold
-from support.metering_edge import Script, watermark
+from support.metering_edge import Script, refused, watermark
 
 T0 = 1_790_000_000_000
 
@@ -33,6 +33,15 @@ def test_an_edge_is_lost_at_the_ninetieth_silent_tick() -> None:
     heard = watermark(through_ms=T0)
     assert orphans.lost(after(heard, *[tick()] * 89)) == frozenset()
     assert orphans.lost(after(heard, *[tick()] * 90)) == {"edge-1"}
+
+
+def test_refusals_are_neither_a_tick_nor_a_sign_of_life() -> None:
+    heard = watermark(through_ms=T0)
+    refusals = refused("edge-1", T0, 3)
+    assert not orphans.lost(after(heard, *[refusals] * 200))
+    silent: list[EdgeEvent] = [tick(), refusals]
+    assert orphans.lost(after(heard, *silent * 90)) == {"edge-1"}
+    assert after(refusals) == {}
 
 
 def test_a_watermark_begins_the_count_again() -> None:

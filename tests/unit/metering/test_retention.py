@@ -57,6 +57,8 @@ def test_a_month_is_over_after_as_many_months_as_are_kept() -> None:
     assert retention.is_over(month(2025, 9), end, 13)
     assert not retention.may_go(month(2025, 9), end, 13)
     assert retention.may_go(month(2025, 8), end, 13)
+    assert retention.first_kept(end - 1, 13) == month(2025, 8)
+    assert retention.first_kept(end, 13) == month(2025, 9)
 
 
 def test_only_what_is_open_is_still_folded_then() -> None:

@@ -74,6 +74,7 @@ __all__ = [
     "history",
     "invoices",
     "limits",
+    "matching",
     "metering",
     "prices",
     "products",

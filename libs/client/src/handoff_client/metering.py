@@ -1,11 +1,12 @@
-"""How far metering has come: `/v1/watermarks`, `/v1/reconciliation`, `/v1/parked`, and what the
-edges refused: `/v1/refusals`."""
+"""How far metering has come: `/v1/watermarks`, `/v1/reconciliation`, `/v1/parked`, what the edges
+refused: `/v1/refusals`, and how many were open at once: `/v1/concurrency`."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from handoff_client.answer import Answer, Instant, json_of, listing
-from handoff_client.call import Call, Listing, Repeat, Value, call
+from handoff_client.call import Call, Listing, Repeat, Reply, Value, call
 
 
 class Partition(Answer, frozen=True, kw_only=True):
@@ -135,6 +136,21 @@ class RefusalRow(Answer, frozen=True, kw_only=True):
     count: int
 
 
+class ConcurrencyRow(Answer, frozen=True, kw_only=True):
+    """One period; the last ends with the range. opened, closed: connections accepted and ended in
+    it. peak: the most that were open at once. average: over its time."""
+
+    start: Instant
+    opened: int
+    closed: int
+    peak: int
+    average: Decimal
+
+
+class _Concurrency(Answer, frozen=True, kw_only=True):
+    data: tuple[ConcurrencyRow, ...]
+
+
 def watermarks() -> Call[Watermarks]:
     """How far each edge has vouched, how far each slice has read, what holds a month open."""
     return call("GET", "/v1/watermarks", json_of(Watermarks))
@@ -193,3 +209,29 @@ def refusals(
         "limit": limit,
     }
     return listing("/v1/refusals", RefusalRow, query=query)
+
+
+def concurrency(
+    service_id: str,
+    *,
+    by: Literal["minute", "hour", "day"] = "hour",
+    from_: datetime | None = None,
+    to: datetime | None = None,
+    region: str | None = None,
+) -> Call[tuple[ConcurrencyRow, ...]]:
+    """How many connections of a service were open at once: a row for every period till now, also
+    where nothing was open. Invalid: `range_too_long` (2 hours of minutes, 31 days of hours, 366
+    days), `too_many_connections`, `connections_gone`."""
+    read = json_of(_Concurrency)
+
+    def rows(reply: Reply) -> tuple[ConcurrencyRow, ...]:
+        return read(reply).data
+
+    query: dict[str, Value] = {
+        "service_id": service_id,
+        "by": by,
+        "from": from_,
+        "to": to,
+        "region": region,
+    }
+    return call("GET", "/v1/concurrency", rows, query=query)

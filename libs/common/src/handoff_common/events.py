@@ -184,7 +184,8 @@ class ParkedDecision(Envelope, frozen=True, kw_only=True, tag="handoff.parked.de
 ConnectionEvent = ConnectionAccepted | ConnectionBytes | ConnectionClosed
 
 
-# --- Edges: handoff.edges.v1, key = edge id (a tick: tick/<partition>) ---
+# --- Edges: handoff.edges.v1, key = edge id (a tick: tick/<partition>; refusals:
+# refusals/<edge id>/<start of the process, epoch ms>/<hour>/<part>) ---
 
 
 class WatermarkData(Struct, frozen=True, kw_only=True):
@@ -221,7 +222,43 @@ class Tick(Envelope, frozen=True, kw_only=True, tag="handoff.metering.tick.v1"):
     data: TickData
 
 
-EdgeEvent = EdgeWatermark | Tick
+Cause = Annotated[str, Meta(pattern="^[a-z0-9_]{1,64}$")]
+
+
+class RefusalCount(Struct, frozen=True, kw_only=True):
+    """Handshakes that led to no connection. cause: a code of the edge. service_id, customer_id:
+    None where no service has the domain that was asked for, or none was asked for."""
+
+    customer_id: str | None = None
+    service_id: str | None = None
+    cause: Cause
+    count: UInt63
+
+
+class RefusalsData(Struct, frozen=True, kw_only=True):
+    """What one process of an edge has refused in one UTC hour: absolute counts, so the greatest of
+    each (edge, started_at, hour, service, cause) is the one that counts.
+
+    part: an hour of many services is told in parts; a service's cause stays in its part. `counts`
+    holds all that the part has, so the last event of a key says everything that its others did.
+    """
+
+    edge_id: str
+    region: str
+    pop: str
+    started_at: datetime
+    hour: datetime
+    part: UInt63 = 0
+    counts: tuple[RefusalCount, ...]
+
+
+class EdgeRefusals(Envelope, frozen=True, kw_only=True, tag="handoff.edge.refusals.v1"):
+    """For customers to see. Not billed, no part of any proof; a kill may lose the last seconds."""
+
+    data: RefusalsData
+
+
+EdgeEvent = EdgeWatermark | Tick | EdgeRefusals
 
 
 # --- Snapshots from config ---

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from handoff_common import codec, log_file
 from handoff_common.errors import LogCorrupt, LogError, Unreadable
-from handoff_common.events import ConnectionClosed
+from handoff_common.events import ConnectionClosed, EdgeRefusals
 from handoff_common.ids import uuid7
 from handoff_common.log import Partition
 from handoff_common.log_file import BESIDES, SCHEMA, SCHEMA_VERSION, Span, checksum, identity_of
@@ -255,7 +255,8 @@ class _Salvage:
                     event = codec.decode(name, value)
                 except Unreadable:
                     continue
-                if event.source != f"/edges/{owner_id}":
+                # A count of refusals has an edge, too, and no journal holds it.
+                if event.source != f"/edges/{owner_id}" or isinstance(event, EdgeRefusals):
                     continue
                 begun.add(key)
                 held[ids[name], key] = value

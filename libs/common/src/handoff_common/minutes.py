@@ -39,6 +39,19 @@ def by_hour(accepted_ms: int, first: int, past: int) -> Iterator[tuple[int, int]
         k = upto
 
 
+def within(accepted_ms: int, minutes: int, from_ms: int, to_ms: int) -> range:
+    """Of a connection's first `minutes` minutes, the numbers of those that start in
+    `from_ms <= start < to_ms`. Ranges that follow each other share out every minute once.
+
+    >>> within(0, 3, 60_000, 120_000), len(within(59_999, 1, 60_000, 120_000))
+    (range(1, 2), 0)
+    """
+    # The first minute that starts at or after an instant; ceiling division.
+    first = max(0, -((accepted_ms - from_ms) // MINUTE_MS))
+    past = min(minutes, -((accepted_ms - to_ms) // MINUTE_MS))
+    return range(first, max(first, past))
+
+
 def hour_of(ms: int) -> int:
     """Start of the UTC hour that holds the instant."""
     return ms - ms % HOUR_MS

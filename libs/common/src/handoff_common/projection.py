@@ -68,10 +68,36 @@ class Parking(Exception):
         self.cause = cause
 
 
+class ProjectionMetrics:
+    """What projectors measure, by topic: one set for all of a process that read different ones."""
+
+    def __init__(self, registry: CollectorRegistry | None) -> None:
+        self.folded = Counter(
+            "handoff_projection_events", "Events folded", ["topic"], registry=registry
+        )
+        self.parked = Counter(
+            "handoff_projection_parked", "Records parked", ["topic", "kind"], registry=registry
+        )
+        self.passed_over = Counter(
+            "handoff_projection_passed_over",
+            "Records that could not be folded and are not missed",
+            ["topic", "kind"],
+            registry=registry,
+        )
+        self.lag = Gauge(
+            "handoff_projection_lag",
+            "Records between the position and the log's end",
+            ["topic", "partition"],
+            registry=registry,
+        )
+
+
 class Projector:
     """Runs one projection.
 
-    positions, parked: the tables of `database.projection_tables`.
+    positions, parked: the tables of `database.projection_tables`. parked None: records that cannot
+    be folded are passed over, for a projection that nothing is proved by.
+    metrics: in place of a set of its own on `registry`.
     committed: awaited after each committed batch, outside the transaction.
     """
 
@@ -82,9 +108,10 @@ class Projector:
         log: EventLog,
         database: Database,
         positions: Table,
-        parked: Table,
+        parked: Table | None,
         clock: Clock,
         registry: CollectorRegistry | None = None,
+        metrics: ProjectionMetrics | None = None,
         committed: Callable[[Partition], Awaitable[None]] | None = None,
     ) -> None:
         self._projection = projection
@@ -99,18 +126,7 @@ class Projector:
         self._identities: dict[str, str] = {}
         self._subscription: Subscription | None = None
         self.ready = False
-        self._folded = Counter(
-            "handoff_projection_events", "Events folded", ["topic"], registry=registry
-        )
-        self._parked_count = Counter(
-            "handoff_projection_parked", "Records parked", ["topic", "kind"], registry=registry
-        )
-        self._lag = Gauge(
-            "handoff_projection_lag",
-            "Records between the position and the log's end",
-            ["topic", "partition"],
-            registry=registry,
-        )
+        self._metrics = metrics or ProjectionMetrics(registry)
 
     def position(self, partition: Partition) -> int:
         """Next offset of a partition as last committed by this worker."""
@@ -166,7 +182,7 @@ class Projector:
                 partition = Partition(topic, number)
                 _, at = stored.get(partition, ("", 0))
                 behind[partition] = max(0, end - at)
-                self._lag.labels(topic, str(number)).set(behind[partition])
+                self._metrics.lag.labels(topic, str(number)).set(behind[partition])
         return behind
 
     async def _begin(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
@@ -258,19 +274,25 @@ class Projector:
                 await subscription.seek(partition, starts.get(partition, 0))
                 return
         self._next[partition] = batch.next_offset
-        self._folded.labels(batch.topic).inc(len(good))
+        self._metrics.folded.labels(batch.topic).inc(len(good))
         for record, cause in bad:
-            self._parked_count.labels(batch.topic, cause.kind).inc()
-            self._logger.error(
-                "record_parked",
-                topic=record.topic,
-                partition=record.partition,
-                offset=record.offset,
-                kind=cause.kind,
-                detail=cause.detail,
-            )
+            self._tell(record, cause)
         if self._committed is not None:
             await self._committed(partition)
+
+    def _tell(self, record: Record, cause: Unreadable) -> None:
+        kept = self._parked is not None
+        counter = self._metrics.parked if kept else self._metrics.passed_over
+        counter.labels(record.topic, cause.kind).inc()
+        say = self._logger.error if kept else self._logger.warning
+        say(
+            "record_parked" if kept else "record_passed_over",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            kind=cause.kind,
+            detail=cause.detail,
+        )
 
     @staticmethod
     def _decode(record: Record) -> Envelope:
@@ -286,6 +308,8 @@ class Projector:
         return event
 
     async def _park(self, tx: AsyncConnection, bad: Sequence[tuple[Record, Unreadable]]) -> None:
+        if self._parked is None:
+            return
         await upsert(
             tx,
             self._parked,

@@ -37,7 +37,7 @@ class Service:
     """name: for logs. app: its HTTP application. loops: name → coroutine function that runs for
     ever. on_start runs before the loops (migrations, recovery), once_running after they began;
     on_stop runs while the loops still do, so that what it produces is delivered; it has
-    `stop_seconds`."""
+    `stop_seconds`. end_streams: for `serving`."""
 
     name: str
     app: ASGIApp
@@ -45,6 +45,7 @@ class Service:
     on_start: Callable[[], Awaitable[None]] = _nothing
     once_running: Callable[[], Awaitable[None]] = _nothing
     on_stop: Callable[[], Awaitable[None]] = _nothing
+    end_streams: Callable[[], Awaitable[None]] = _nothing
     not_ready: Callable[[], Sequence[str]] = tuple
     stop_seconds: float = STOP_SECONDS
 
@@ -97,8 +98,17 @@ async def running(service: Service) -> AsyncIterator[asyncio.Future[None]]:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """The application on a listening socket, by uvicorn, without its signal handling."""
+async def serving(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    end_streams: Callable[[], Awaitable[None]] = _nothing,
+) -> AsyncIterator[None]:
+    """The application on a listening socket, by uvicorn, without its signal handling.
+
+    end_streams: awaited before the server stops, which waits for answers that are under way; it
+    ends those that would not end by themselves.
+    """
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -119,8 +129,11 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
             await asyncio.sleep(0.005)
         yield
     finally:
-        server.should_exit = True
-        await task
+        try:
+            await end_streams()
+        finally:
+            server.should_exit = True
+            await task
 
 
 def listen(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:

@@ -32,7 +32,7 @@ CONNECTIONS = Topic(
 )
 EDGES = Topic(
     "handoff.edges.v1",
-    "edge id, or tick/<partition>",
+    "edge id, tick/<partition>, or refusals/<edge id>/<start>/<hour>/<part>",
     "compact",
     events.EdgeEvent,
     ("edge", "metering's orphan closer"),

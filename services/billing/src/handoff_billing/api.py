@@ -22,7 +22,13 @@ from handoff_billing.directory import Directory
 from handoff_billing.errors import not_final
 from handoff_billing.issuing import Issuer
 from handoff_billing.ledger import Ledger, final_statement
-from handoff_billing.proof import connections_query, delivery_row, rows_in, usage_row
+from handoff_billing.proof import (
+    connections_query,
+    delivery_row,
+    row_connections,
+    rows_in,
+    usage_row,
+)
 from handoff_billing.render import invoice_csv
 from handoff_billing.store.invoices import Final, Month
 from handoff_common.access import owner_of
@@ -122,7 +128,8 @@ def routes(ledger: Ledger, issuer: Issuer, directory: Directory) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """The rows that a line counts: per service and hour, then other delivery."""
+        """The rows that a line counts: per service and hour, each with where its connections are
+        listed, then other delivery."""
         month = await visible(ledger, principal, invoice_id)
         lines = (await ledger.statement(month)).lines
         line = next((one for one in lines if one["number"] == number), None)
@@ -130,7 +137,12 @@ def routes(ledger: Ledger, issuer: Issuer, directory: Directory) -> APIRouter:
             raise not_found("line", str(number))
         usage, delivery = await ledger.line_rows(month, line)
         every: list[dict[str, Any]] = [
-            {"kind": "usage", "usage": usage_row(key, totals)} for key, totals in usage
+            {
+                "kind": "usage",
+                "usage": usage_row(key, totals),
+                "connections": row_connections(month.customer_id, key),
+            }
+            for key, totals in usage
         ]
         every += [{"kind": "delivery", "delivery": delivery_row(row)} for row in delivery]
         start = 0 if cursor is None else max(0, decode_cursor(cursor, [int])[0])

@@ -22,7 +22,7 @@ from handoff_billing.pricebook import BANDWIDTH, MINUTES
 from handoff_billing.usage import Delivered, Totals, UsageKey
 from handoff_common.events import COUNTER_NAMES, Counters
 from handoff_common.instants import rfc3339
-from handoff_common.minutes import next_month
+from handoff_common.minutes import HOUR_MS, next_month
 
 UsageRows = Mapping[UsageKey, Totals]
 
@@ -171,6 +171,19 @@ def delivery_row(row: Delivered) -> dict[str, str | int]:
         "source": row.source,
         "bytes": row.bytes,
     }
+
+
+def row_connections(customer_id: str, key: UsageKey) -> str:
+    """The path at metering that lists the connections behind a usage row; their
+    `minutes_in_range` add up to the row's minutes."""
+    query = {
+        "customer_id": customer_id,
+        "service_id": key.service_id,
+        "region": key.region,
+        "from": rfc3339(key.hour_ms),
+        "to": rfc3339(key.hour_ms + HOUR_MS),
+    }
+    return f"/v1/connections?{urlencode(query)}"
 
 
 def connections_query(customer_id: str, month_ms: int, line: Mapping[str, Any]) -> str | None:

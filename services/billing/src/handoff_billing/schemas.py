@@ -318,11 +318,13 @@ class DeliveryRowOut(BaseModel):
 
 
 class LineUsageOut(BaseModel):
-    """One row behind a line: `kind` is `usage` or `delivery`."""
+    """One row behind a line: `kind` is `usage` or `delivery`. connections: the path at metering
+    that lists the connections of a usage row."""
 
     kind: Literal["usage", "delivery"]
     usage: UsageRowOut | None = None
     delivery: DeliveryRowOut | None = None
+    connections: str | None = None
 
 
 class ProofLineOut(BaseModel):

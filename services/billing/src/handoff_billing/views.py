@@ -7,8 +7,8 @@ from handoff_billing import terms
 from handoff_billing.holds import Hold
 from handoff_billing.instants import month_text
 from handoff_billing.invoice import line_document, link_document, totals_document
-from handoff_billing.ledger import Aftermath, Statement
-from handoff_billing.money import exact, text
+from handoff_billing.ledger import Aftermath, Outlook, Shares, Statement
+from handoff_billing.money import ZERO, exact, text
 from handoff_billing.pricing import Estimate
 from handoff_billing.proof import connections_query
 from handoff_billing.rating import total
@@ -96,6 +96,63 @@ def estimate(made: Estimate, customer_id: str | None, month_ms: int | None) -> d
         "month_total": None if base is None else text(base),
         "difference": difference,
     }
+
+
+def forecast(made: Outlook) -> dict[str, Any]:
+    return {
+        **_whose(made.so_far),
+        "so_far": _figures(made.so_far, made.delivery_bytes),
+        "expected": _figures(made.expected, made.expected_delivery_bytes),
+        "method": made.method,
+        "through": rfc3339(made.through_ms),
+    }
+
+
+def _figures(statement: Statement, delivery_bytes: int) -> dict[str, Any]:
+    return {
+        "minutes": statement.minutes,
+        "websocket_bytes": statement.websocket_bytes,
+        "delivery_bytes": delivery_bytes,
+        "amount": _priced(statement, statement.totals["total"]),
+    }
+
+
+def costs(made: Shares) -> dict[str, Any]:
+    statement, unassigned = made.statement, made.costs.unassigned
+    with exact():
+        left = sum(unassigned.values(), ZERO)
+    return {
+        **_whose(statement),
+        "status": "draft" if statement.final is None else "final",
+        "invoice_number": None if statement.final is None else statement.final.number,
+        "data": [
+            {**one._asdict(), "amount": _priced(statement, text(one.amount))}
+            for one in made.costs.services
+        ],
+        "unassigned": {
+            "delivery_bytes": made.delivery_bytes,
+            "amount": _priced(statement, text(left)),
+            "parts": [
+                {"kind": kind, "amount": text(amount)} for kind, amount in unassigned.items()
+            ],
+        },
+        "total": _priced(statement, statement.totals["total"]),
+    }
+
+
+def _whose(statement: Statement) -> dict[str, Any]:
+    return {
+        "customer_id": statement.month.customer_id,
+        "month": month_text(statement.month.month_ms),
+        "currency": statement.currency,
+        "price_book_id": statement.price_book_id,
+        "price_book_version": statement.price_book_version,
+    }
+
+
+def _priced(statement: Statement, amount: str) -> str | None:
+    """None where nothing prices the month: what it costs is not known, not nothing."""
+    return None if statement.price_book_id is None else amount
 
 
 def link(final: Final) -> dict[str, Any]:

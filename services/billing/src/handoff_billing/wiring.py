@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from handoff_billing import api, api_prices, api_v3, tables
+from handoff_billing import api, api_costs, api_prices, api_v3, tables
 from handoff_billing.directory import Directory
 from handoff_billing.issuing import Issuer
 from handoff_billing.ledger import Ledger
@@ -78,6 +78,7 @@ def build(settings: BillingSettings, *, log: EventLog, database: Database, clock
     # `/billing/v3/invoices/month-to-date` stands before `/billing/v3/invoices/{invoice_id}`.
     app.include_router(api_v3.routes(ledger, directory))
     app.include_router(api.routes(ledger, issuer, directory))
+    app.include_router(api_costs.routes(ledger, directory))
     app.include_router(api_prices.routes(ledger, pricing, directory))
     return Service(
         name="billing",

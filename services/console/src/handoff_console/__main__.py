@@ -20,7 +20,7 @@ async def serve() -> None:
     service = build(own, api_url=where.console_api_url, clock=SystemClock())
     async with stop_signals() as stop, running(service) as failed:
         with listen(where.console_host, where.console_port) as listener:
-            async with serving(service.app, listener):
+            async with serving(service.app, listener, end_streams=service.end_streams):
                 logger.info("ready", port=listener.getsockname()[1])
                 failed.add_done_callback(lambda _: stop.set())
                 await stop.wait()

@@ -13,9 +13,23 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from handoff_common.http import RequestId
-from handoff_console import formats
+from handoff_console import ends, filters, formats
 from handoff_console.context import Console, Refused, problem
-from handoff_console.pages import parts, services, sign_in, versions, websockets
+from handoff_console.pages import (
+    connections,
+    customers,
+    invoices,
+    operations,
+    parts,
+    price_books,
+    refused,
+    services,
+    sign_in,
+    usage,
+    users,
+    versions,
+    websockets,
+)
 from handoff_console.security import CONTENT_SECURITY_POLICY, SecurityHeaders
 from handoff_console.static_files import Files
 
@@ -25,7 +39,22 @@ _BROKEN = (
     "<h1>Something broke</h1><p>That was a fault of ours, and it is in the log. "
     '<a href="/">To the start</a></p></html>'
 )
-PAGES = (sign_in, services, versions, parts, websockets)
+PAGES = (
+    sign_in,
+    services,
+    versions,
+    parts,
+    websockets,
+    refused,
+    connections,
+    usage,
+    invoices,
+    operations,
+    customers,
+    users,
+    price_books,
+)
+"""In the order in which their routes are tried."""
 
 
 def templates(files: Files) -> jinja2.Environment:
@@ -38,8 +67,16 @@ def templates(files: Files) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = files.address
-    for name in ("number", "money", "size", "duration", "moment", "iso", "month"):
+    for name in ("number", "money", "exact_money", "size", "duration", "moment", "iso", "month"):
         environment.filters[name] = getattr(formats, name)
+    environment.filters |= {
+        "field_time": filters.field,
+        "end_title": ends.title,
+        "end_kind": ends.kind,
+        "end_explained": ends.explained,
+        "close_code": ends.close_code,
+        "ended_by": ends.by,
+    }
     return environment
 
 

@@ -17,6 +17,7 @@ from handoff_client import AsyncClient, HandoffApiError, Unauthorized, Unreachab
 from handoff_common.access import Permission
 from handoff_common.clock import Clock
 from handoff_console import forgery
+from handoff_console.feeds import Feeds
 from handoff_console.settings import ConsoleSettings
 from handoff_console.viewer import Viewer, viewer_of
 
@@ -26,12 +27,14 @@ FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """client: a client of the APIs that bears the given token; all share their connections."""
+    """client: a client of the APIs that bears the given token; all share their connections.
+    feeds: of the live pages."""
 
     settings: ConsoleSettings
     client: Callable[[str | None], AsyncClient]
     templates: Environment
     clock: Clock
+    feeds: Feeds
 
 
 class Refused(Exception):

@@ -32,6 +32,9 @@ class ConsoleSettings(Settings):
     console_refresh: Annotated[float, Field(ge=0.5, le=60)] = Field(
         2.0, description="seconds between two updates of a live page; 0.5 to 60"
     )
+    console_live_pages: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        500, description="live pages that are served at once; 1 to 10000"
+    )
 
 
 class ConsoleProcess(Settings):

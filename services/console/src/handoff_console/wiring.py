@@ -6,12 +6,14 @@ from pathlib import Path
 
 import httpx
 
-from handoff_client import AsyncClient
+from handoff_client import AsyncClient, users
 from handoff_common.clock import Clock
 from handoff_common.errors import SettingError
 from handoff_common.service import Service
 from handoff_console.app import application, templates
 from handoff_console.context import Console
+from handoff_console.feeds import Bearer, Feeds
+from handoff_console.live import CALL_SECONDS
 from handoff_console.settings import ConsoleSettings
 from handoff_console.static_files import Files
 
@@ -32,20 +34,31 @@ def build(
     """
     files = Files()
     shared = AsyncClient(api_url, transport=transport, user_agent="handoff-console")
+
+    async def check(bearer: Bearer) -> bool:
+        user = await shared.with_token(bearer.token).run(users.current(), timeout=CALL_SECONDS)
+        return (user.role, user.customer_id) == (bearer.role, bearer.customer_id)
+
+    feeds = Feeds(
+        check, interval=settings.console_refresh, most_viewers=settings.console_live_pages
+    )
     console = Console(
         settings=settings,
         client=shared.with_token,
         templates=templates(files),
         clock=clock,
+        feeds=feeds,
     )
 
     async def on_stop() -> None:
+        await feeds.stop()
         await shared.aclose()
 
     return Service(
         name="console",
         app=application(console, files, _secret(settings), tuple),
         on_stop=on_stop,
+        end_streams=feeds.stop,
     )
 
 

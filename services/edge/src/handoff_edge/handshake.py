@@ -29,6 +29,8 @@ from handoff_edge.metrics import Metrics
 from handoff_edge.origin import Dialer
 from handoff_edge.protocol import Client
 from handoff_edge.recorder import JournalUnavailable, Recorder
+from handoff_edge.refusals import Owner
+from handoff_edge.reporter import Reporter
 from handoff_edge.tunnels import Tunnels
 
 _READ: Final = 64 * 1024
@@ -62,6 +64,7 @@ class Node:
     place: Place
     clock: Clock
     metrics: Metrics
+    reporter: Reporter
     answer_timeout: float
     logger: Any = field(default_factory=lambda: get_logger("edge"))
     draining: bool = False
@@ -356,8 +359,10 @@ class Handshake:
         self._release()
 
     def _count(self, code: str, **fields: object) -> None:
-        self._node.metrics.refused.labels(code).inc()
         handoff = self._handoff
+        # Where it was decided, by that decision: the configuration may be another by now.
+        owner = Owner(handoff.customer_id, handoff.service_id) if handoff else None
+        self._node.reporter.refused(code, host=self._head.host, owner=owner)
         self._node.logger.info(
             "refused",
             code=code,

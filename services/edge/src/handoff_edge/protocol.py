@@ -19,6 +19,7 @@ from handoff_edge.errors import Refusal, Refused, answer_bytes
 from handoff_edge.head import HELD_MAX, Head, HeadReader
 from handoff_edge.limits import Admission
 from handoff_edge.metrics import Metrics
+from handoff_edge.reporter import Reporter
 
 _READ: Final = 64 * 1024
 _ACCEPTS_PER_TURN: Final = 128
@@ -138,6 +139,7 @@ class ClientPort:
         on_head: OnHead,
         admission: Admission,
         metrics: Metrics,
+        reporter: Reporter,
         *,
         head_timeout: float,
         max_handshakes: int,
@@ -145,6 +147,7 @@ class ClientPort:
         self._on_head = on_head
         self._admission = admission
         self._metrics = metrics
+        self._reporter = reporter
         self._head_timeout = head_timeout
         self._max_handshakes = max_handshakes
         self._logger = get_logger("edge")
@@ -183,9 +186,12 @@ class ClientPort:
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def count(self, code: str, client: Client, **fields: object) -> None:
-        """Count and log one handshake that led to no connection."""
-        self._metrics.refused.labels(code).inc()
+    def count(
+        self, code: str, client: Client, *, host: str | None = None, **fields: object
+    ) -> None:
+        """Count and log one handshake that led to no connection. host: what it asked for, where its
+        head was read."""
+        self._reporter.refused(code, host=host)
         self._logger.info("refused", code=code, client_network=client.network, **fields)
 
     def _accept(self) -> None:
@@ -255,7 +261,7 @@ class ClientPort:
     def _begin(self, client: Client, head: Head) -> None:
         if len(self._tasks) >= self._max_handshakes:
             text = f"{self._max_handshakes} handshakes are under way"
-            self.refuse(client, Refusal("busy", text, retry_after=1))
+            self.refuse(client, Refusal("busy", text, retry_after=1), host=head.host)
             return
         self._own(self._on_head(client, head))
 
@@ -264,9 +270,9 @@ class ClientPort:
         text = f"the request head was not whole after {self._head_timeout} s"
         self.refuse(client, Refusal("head_timeout", text))
 
-    def refuse(self, client: Client, refusal: Refusal) -> None:
+    def refuse(self, client: Client, refusal: Refusal, *, host: str | None = None) -> None:
         """Answer with a refusal, in the background."""
-        self.count(refusal.code, client, detail=refusal.text)
+        self.count(refusal.code, client, host=host, detail=refusal.text)
         if len(self._tasks) >= self._max_handshakes:
             # Answers take a task each too: beyond the bound, one try and no waiting.
             with suppress(OSError):

@@ -95,6 +95,9 @@ class EdgeSettings(Settings):
         60, description="between two checkpoints of a connection whose counters change"
     )
     watermark_interval: PositiveSeconds = Field(10.0, description="between two watermarks")
+    refusals_interval: PositiveSeconds = Field(
+        3.0, description="between two reports of what was refused, where anything was"
+    )
     drain_grace: Seconds = Field(
         15.0, description="at a stop: for connections to end by themselves"
     )

@@ -1,5 +1,6 @@
 """Puts the edge together: every part is made here, and nothing is opened before `on_start`."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from socket import socket
@@ -28,6 +29,8 @@ from handoff_edge.origin import Dialer, LookUp, Resolver, tls_context
 from handoff_edge.protocol import ClientPort
 from handoff_edge.recorder import Recorder
 from handoff_edge.recovery import recover
+from handoff_edge.refusals import Owner
+from handoff_edge.reporter import Reporter
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.tunnels import Tunnels
 from handoff_relay import NewRelay, load
@@ -41,6 +44,9 @@ _HANDSHAKE_SECONDS = 16.0
 
 _ANSWER_SECONDS = 2.0
 """Seconds for the last refusals to be read."""
+
+_REPORT_SECONDS = 2.0
+"""Seconds, at a stop, for the log to take the last counts of refusals: they are not billed."""
 
 _RULEBOOK = "rulebook.json"
 
@@ -92,6 +98,15 @@ class Edge:
             self.metrics,
             append_timeout=settings.journal_timeout,
         )
+        self.reporter = Reporter(
+            log,
+            self.place,
+            clock,
+            self.metrics,
+            self._owner_of,
+            interval=settings.refusals_interval,
+            timeout=settings.journal_timeout,
+        )
         self._relay = new_relay(time_ns=clock.now_ns)
         self.tunnels = Tunnels(
             self._relay,
@@ -141,6 +156,7 @@ class Edge:
                 "edge-checkpoints": checkpoints.run,
                 "edge-watermarks": lambda: recorder.publish_watermarks(interval),
                 "edge-enforcement": self.enforcement.run,
+                "edge-reporter": self.reporter.run,
             },
             on_start=self.start,
             once_running=self.open,
@@ -210,12 +226,14 @@ class Edge:
             place=self.place,
             clock=self._clock,
             metrics=self.metrics,
+            reporter=self.reporter,
             answer_timeout=self._settings.answer_timeout,
         )
         self._port = ClientPort(
             self._node.on_head,
             self._admission,
             self.metrics,
+            self.reporter,
             head_timeout=self._settings.head_timeout,
             max_handshakes=self._settings.max_handshakes,
         )
@@ -250,6 +268,9 @@ class Edge:
             await self.tunnels.close()
         self._opened = False
         self._resolver.close()
+        with suppress(LogError, TimeoutError):
+            async with asyncio.timeout(_REPORT_SECONDS):
+                await self.reporter.report()
         if not await self.recorder.flushed(timeout=_FLUSH_SECONDS):
             self._logger.error("journal_behind_at_stop", events=self.recorder.backlog)
         elif not await self.delivery.delivered(timeout=settings.forward_timeout):
@@ -275,6 +296,10 @@ class Edge:
             lambda service_id: self.counts.counts(service_id, now_ms),
         )
 
+    def _owner_of(self, host: str) -> Owner | None:
+        service = self.configuration.book.service_for(host)
+        return Owner(service.customer_id, service.service_id) if service else None
+
     def _refresh(self) -> None:
         age_ms = self.configuration.age_ms
         self.metrics.rulebook_age.set(-1 if age_ms is None else age_ms / 1000)
@@ -284,7 +309,7 @@ class Edge:
 def stop_seconds(settings: EdgeSettings) -> float:
     """The longest that an orderly stop takes: what a supervisor must grant before it kills."""
     drain = settings.drain_grace + settings.drain_spread + settings.close_grace + _CLOSE_MARGIN
-    flush = _FLUSH_SECONDS + 2 * settings.forward_timeout
+    flush = _REPORT_SECONDS + _FLUSH_SECONDS + 2 * settings.forward_timeout
     return _HANDSHAKE_SECONDS + drain + _ANSWER_SECONDS + flush + _CLOSE_MARGIN
 
 

@@ -10,7 +10,7 @@ from handoff_common.errors import not_found
 from handoff_common.events import CLOSE_CODES, Reason
 from handoff_common.http import Meta, Page, decode_cursor, encode_cursor
 from handoff_common.instants import from_ms, rfc3339
-from handoff_common.minutes import MINUTE_MS, month_of
+from handoff_common.minutes import month_of, within
 from handoff_common.outbox import enqueue
 from handoff_metering import publishing, schemas, tables, watermarks
 from handoff_metering.context import Context, ordered, region
@@ -19,7 +19,6 @@ from handoff_metering.store import parked as store_parked
 from handoff_metering.store import reports
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
-from handoff_metering.usage import ConnectionState
 
 _FIRST_EVENTS = 100
 
@@ -56,7 +55,12 @@ def router(context: Context) -> APIRouter:
     def shown(
         found: reports.Found, positions: Mapping[int, int], scope: reports.Scope | None = None
     ) -> schemas.ConnectionOut:
-        inside = None if scope is None else minutes_within(found.state, scope)
+        state = found.state
+        inside = (
+            None
+            if scope is None
+            else len(within(state.accepted_ms, state.minutes, scope.from_ms, scope.to_ms))
+        )
         return schemas.ConnectionOut.of(found, proof_of_life(found, positions), inside)
 
     def proof_of_life(found: reports.Found, positions: Mapping[int, int]) -> int:
@@ -93,7 +97,9 @@ def router(context: Context) -> APIRouter:
     async def connections(
         principal: Reader, asked: Annotated[schemas.ConnectionsQuery, Query()]
     ) -> Page[schemas.ConnectionOut]:
-        """Connections that lived between `from` and `to`, the last accepted first."""
+        """Connections that lived between `from` and `to`, the last accepted first. With either of
+        them each has `minutes_in_range`: with a usage row's service, region and hour they add up to
+        the row's minutes."""
         scope = await scope_of(principal, asked, 0)
         after = None
         if asked.cursor is not None:
@@ -194,13 +200,6 @@ def router(context: Context) -> APIRouter:
         return await _reconciliation(context, principal.customer_id)
 
     return routes
-
-
-def minutes_within(state: ConnectionState, scope: reports.Scope) -> int:
-    """Of a connection's minutes, those that start within the scope's time."""
-    first = max(0, -((state.accepted_ms - scope.from_ms) // MINUTE_MS))
-    past = min(state.minutes, -((state.accepted_ms - scope.to_ms) // MINUTE_MS))
-    return max(0, past - first)
 
 
 async def _watermarks(context: Context, *, operator: bool) -> schemas.WatermarksOut:

@@ -1,7 +1,7 @@
 """Whether this worker is ready, and which of its partitions keep it from being so."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from handoff_common.database import Database
 from handoff_common.errors import DatabaseAway, LogUnreachable
@@ -16,6 +16,7 @@ class Health:
     """Looks at the lag once a second, so that a probe costs nothing.
 
     max_lag: records that a partition may lag behind once all have been caught up with.
+    measured: others whose lag is a metric and no reason: nothing that is billed waits for them.
     """
 
     def __init__(
@@ -25,11 +26,13 @@ class Health:
         *,
         database: Database,
         max_lag: int,
+        measured: Sequence[Projector] = (),
     ) -> None:
         self._projector = projector
         self._views = views
         self._database = database
         self._max_lag = max_lag
+        self._measured = measured
         self._lag: Mapping[Partition, int] = {}
         self._log_away = ""
 
@@ -37,6 +40,8 @@ class Health:
         while True:
             try:
                 self._lag = await self._projector.lag()
+                for other in self._measured:
+                    await other.lag()
                 self._log_away = ""
             except DatabaseAway:
                 pass  # The database says so itself.

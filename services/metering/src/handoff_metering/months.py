@@ -1,4 +1,4 @@
-"""Keeps the months of connections: room made ahead of time, months that are over dropped.
+"""Keeps the months of connections and refusals: room made ahead of time, what is over dropped.
 
 What may be dropped is decided by `retention`; how, by `store.months`. Each worker runs this loop:
 the database lets one at a time do something.
@@ -13,6 +13,7 @@ from handoff_common.instants import from_ms
 from handoff_common.telemetry import get_logger
 from handoff_metering import retention
 from handoff_metering.store import months as store
+from handoff_metering.store import refusals as store_refusals
 
 _LOOK_SECONDS = 3_600.0
 
@@ -40,6 +41,14 @@ class Months:
             self._logger.info("month_dropped", month=_text(month))
         for month in held:
             self._logger.warning("month_held_by_open_connection", month=_text(month))
+        before_ms = retention.first_kept(now_ms, self._keep)
+        while await self._drop_refusals(before_ms):
+            pass
+
+    async def _drop_refusals(self, before_ms: int) -> bool:
+        """A day in a transaction, so that none of them is long."""
+        async with self._database.transaction() as tx:
+            return await store_refusals.drop_before(tx, before_ms)
 
     async def make_room(self) -> None:
         """Partitions of the months that are kept, and of the next ones."""

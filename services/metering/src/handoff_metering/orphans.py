@@ -21,6 +21,7 @@ from handoff_common.events import (
     EdgeEvent,
     EdgeWatermark,
     Reason,
+    Tick,
 )
 from handoff_common.instants import from_ms, to_ms
 from handoff_metering.usage import ConnectionState
@@ -45,11 +46,13 @@ Edges = Mapping[str, Silence]
 def fold(
     edges: Edges, event: EdgeEvent, *, partition: int = 0, limit: int = TICKS_UNTIL_LOST
 ) -> Edges:
-    """The edges after one watermark or tick in a partition."""
+    """The edges after one watermark or tick in a partition; nothing else is a sign of life."""
     if isinstance(event, EdgeWatermark):
         data = event.data
         silence = Silence(to_ms(data.through), partition, ended=data.ended)
         return {**edges, data.edge_id: silence}
+    if not isinstance(event, Tick):
+        return edges
     return {
         edge_id: _ticked(silence, limit) if silence.partition == partition else silence
         for edge_id, silence in edges.items()

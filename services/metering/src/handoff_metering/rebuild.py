@@ -14,7 +14,7 @@ from handoff_common.clock import Clock
 from handoff_common.database import Database, migrate
 from handoff_common.log import EventLog
 from handoff_common.occupancy import alone
-from handoff_common.projection import Projector
+from handoff_common.projection import ProjectionMetrics, Projector
 from handoff_common.telemetry import new_registry
 from handoff_common.topics import CONNECTIONS, EDGES
 from handoff_metering import tables, watermarks
@@ -22,7 +22,9 @@ from handoff_metering.generations import published, settle
 from handoff_metering.metrics import Metrics
 from handoff_metering.months import Months
 from handoff_metering.projection import ConnectionsProjection
+from handoff_metering.projection_refusals import RefusalsProjection
 from handoff_metering.settings import MeteringSettings
+from handoff_metering.store import refusals as store_refusals
 from handoff_metering.store import slices as store_slices
 from handoff_metering.store import states as store
 from handoff_metering.usage import Totals, UsageKey
@@ -67,6 +69,7 @@ async def _rebuild(
         generation = 1 + max([before.generation, *(one.generation for one in known.values())])
         await store_slices.begin_rebuild(tx, numbers, generation)
     metrics = Metrics(new_registry())
+    projected = ProjectionMetrics(metrics.registry)
     projector = Projector(
         ConnectionsProjection(
             clock=clock,
@@ -80,9 +83,23 @@ async def _rebuild(
         positions=tables.positions,
         parked=tables.parked,
         clock=clock,
-        registry=metrics.registry,
+        metrics=projected,
     )
     await projector.run_to_end()
+    refusals = Projector(
+        RefusalsProjection(
+            clock=clock,
+            max_batch=settings.metering_batch,
+            keep_months=settings.metering_keep_months,
+        ),
+        log=log,
+        database=database,
+        positions=tables.positions,
+        parked=None,
+        clock=clock,
+        metrics=projected,
+    )
+    await refusals.run_to_end()
     edges = EdgesView(log, ticks_until_lost=settings.ticks_until_lost)
     await read_to_end(log, EDGES.name, edges.fold)
     rows = dropped = 0
@@ -114,7 +131,8 @@ _BOOKKEEPING = {"revision", "parked_ms", "identity"}
 
 async def snapshot_tables(database: Database) -> dict[str, list[dict[str, Any]]]:
     """Table → its rows in key order, of all that is projected, but for the bookkeeping of what was
-    published. A usage row of zeros says the same as none and is left out."""
+    published, and for positions in the edges' topic, which grows by itself. A usage row of zeros
+    says the same as none and is left out."""
     snapshot: dict[str, list[dict[str, Any]]] = {}
     async with database.read() as tx:
         for table in tables.PROJECTED:
@@ -122,6 +140,12 @@ async def snapshot_tables(database: Database) -> dict[str, list[dict[str, Any]]]
             snapshot[table.name] = [
                 {name: value for name, value in row._mapping.items() if name not in _BOOKKEEPING}
                 for row in rows
-                if table is not tables.usage or store.totals_of(row) != Totals()
+                if _counts(table.name, row)
             ]
     return snapshot
+
+
+def _counts(table: str, row: Any) -> bool:
+    if table == tables.positions.name:
+        return bool(row.projection != store_refusals.PROJECTION)
+    return table != tables.usage.name or store.totals_of(row) != Totals()

@@ -73,6 +73,11 @@ def may_go(month_ms: int, now_ms: int, keep: int) -> bool:
     return is_over(month_ms, now_ms, keep + 1)
 
 
+def first_kept(now_ms: int, keep: int) -> int:
+    """Start of the oldest month that may not go yet."""
+    return next(wanted(now_ms, keep + 1))
+
+
 def wanted(now_ms: int, keep: int) -> Iterator[int]:
     """The months that rows are kept of, and those ahead, ascending."""
     month = month_of(now_ms)

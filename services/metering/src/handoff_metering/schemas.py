@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
 from handoff_common.http import StrictModel
 from handoff_common.instants import rfc3339
+from handoff_metering.concurrency import Bucket
+from handoff_metering.store import refusals
 from handoff_metering.store.reports import EventRow, Found, Row
 from handoff_metering.usage import Totals
 
@@ -57,6 +59,53 @@ class ConnectionsQuery(Query):
     state: Literal["open", "closed"] | None = None
     edge: str | None = Field(None, description="id of the edge")
     reason: Reason | None = None
+
+
+class RefusalsQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    from_: str | None = Field(
+        None, alias="from", description="from the hour of this instant on; 24 hours by default"
+    )
+    to: str | None = Field(None, description="hours that begin before this instant")
+    service_id: str | None = None
+    customer_id: str | None = Field(None, description="operators only: of this customer")
+    cause: Annotated[
+        str | None,
+        Field(pattern="^[a-z0-9_]{1,64}$", description="a code of the edge, such as not_enabled"),
+    ] = None
+    by: refusals.By = "hour"
+    limit: Limit = 100
+    cursor: str | None = Field(None, description="meta.next_cursor of the page before")
+
+
+class RefusalRow(BaseModel):
+    """Handoffs of one service that were refused for one cause. hour: start of the hour, with
+    `by=day` of the day; null with `by=total`. service_id: null where no service was asked for."""
+
+    service_id: str | None
+    hour: str | None
+    cause: str
+    count: int
+
+    @classmethod
+    def of(cls, row: refusals.Row) -> "RefusalRow":
+        return cls(
+            service_id=row.service_id,
+            hour=None if row.start_ms is None else rfc3339(row.start_ms),
+            cause=row.cause,
+            count=row.refused,
+        )
+
+
+class ConcurrencyQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    service_id: str
+    from_: str | None = Field(None, alias="from", description="from the period that holds this on")
+    to: str | None = Field(None, description="before this instant; now where it is later")
+    by: Literal["minute", "hour", "day"] = "hour"
+    region: str | None = None
 
 
 class PageQuery(BaseModel):
@@ -220,6 +269,47 @@ class ConnectionOut(Bytes):
             client_network=accept.client_network if accept else None,
             **state.counters._asdict(),
         )
+
+
+class ConcurrencyRow(BaseModel):
+    """One period; the last ends with the range. opened, closed: connections accepted and ended in
+    it. peak: the most that were open at once. average: milliseconds that connections were open in
+    it / its length, a decimal string of at most 3 decimals."""
+
+    start: str
+    opened: int
+    closed: int
+    peak: int
+    average: str
+
+    @classmethod
+    def of(cls, bucket: Bucket) -> "ConcurrencyRow":
+        return cls(
+            start=rfc3339(bucket.start_ms),
+            opened=bucket.opened,
+            closed=bucket.closed,
+            peak=bucket.peak,
+            average=bucket.average,
+        )
+
+
+class ConcurrencyMeta(BaseModel):
+    """What the rows are of: `from` and `to` as they were understood."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    service_id: str
+    region: str
+    by: Literal["minute", "hour", "day"]
+    from_: str = Field(alias="from")
+    to: str
+
+
+class ConcurrencyOut(BaseModel):
+    """A row for every period of the range, also where nothing was open."""
+
+    data: list[ConcurrencyRow]
+    meta: ConcurrencyMeta
 
 
 class EventOut(Bytes):

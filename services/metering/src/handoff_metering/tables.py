@@ -90,6 +90,14 @@ Index(
     desc(connections.c.accepted_ms),
     desc(connections.c.connection_id),
 )
+# What ended in a time, whenever it began: `store.reports.instants`.
+Index(
+    "ix_connections_ended",
+    connections.c.service_id,
+    connections.c.ended_ms,
+    sqlite_where=connections.c.ended_ms.is_not(None),
+    postgresql_where=connections.c.ended_ms.is_not(None),
+)
 
 # Every event of every connection, as folded: what it said, and what it added to the bill. `added`
 # is NULL when no byte was added; `effect` is `counted` or `stale`. Counters are JSON arrays in the
@@ -167,6 +175,23 @@ leases = Table(
     Column("until_ms", BigInteger, nullable=False),
 )
 
+# Handshakes that each process of an edge (`started_ms`: when it began) has refused, by UTC hour.
+# The greatest count that it told stands; readers sum. Where no service was asked for, `service_id`
+# and `customer_id` are empty.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("edge_id", String(64), primary_key=True),
+    Column("started_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("hour_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("service_id", String(64), primary_key=True),
+    Column("cause", String(64), primary_key=True),
+    Column("customer_id", String(64), nullable=False),
+    Column("refused", BigInteger, nullable=False),
+)
+Index("ix_refusals_hour", refusals.c.hour_ms)
+Index("ix_refusals_customer", refusals.c.customer_id, refusals.c.hour_ms)
+
 positions, parked = projection_tables(metadata)
 
 # What was decided about records of `handoff.connections.v1` that had been parked, as the log says.
@@ -188,6 +213,7 @@ PROJECTED = (
     connection_events,
     usage,
     edge_totals,
+    refusals,
     positions,
     parked,
     parked_decisions,

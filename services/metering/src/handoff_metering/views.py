@@ -8,7 +8,13 @@ from typing import Any
 
 from handoff_common import codec
 from handoff_common.errors import Unreadable
-from handoff_common.events import EdgeEvent, EdgeWatermark, ServiceData, ServiceSnapshot
+from handoff_common.events import (
+    EdgeEvent,
+    EdgeRefusals,
+    EdgeWatermark,
+    ServiceData,
+    ServiceSnapshot,
+)
 from handoff_common.log import EventLog, Partition
 from handoff_common.topics import EDGES, SERVICES
 from handoff_common.view import View
@@ -64,6 +70,8 @@ class EdgesView:
         return orphans.lost(self.silence)
 
     def fold(self, event: EdgeEvent, partition: int) -> None:
+        if isinstance(event, EdgeRefusals):
+            return
         if isinstance(event, EdgeWatermark):
             self.edges = watermarks.fold(self.edges, event)
         self.silence = orphans.fold(self.silence, event, partition=partition, limit=self._limit)

@@ -7,10 +7,10 @@ from handoff_common.http import create_app
 from handoff_common.log import EventLog
 from handoff_common.occupancy import Occupancy
 from handoff_common.outbox import Outbox
-from handoff_common.projection import Projector
+from handoff_common.projection import ProjectionMetrics, Projector
 from handoff_common.service import Service
 from handoff_common.telemetry import new_registry
-from handoff_metering import api, api_parked, stats, tables
+from handoff_metering import api, api_concurrency, api_parked, api_refusals, stats, tables
 from handoff_metering.accrual import Accrual
 from handoff_metering.closer import OrphanCloser
 from handoff_metering.context import Context
@@ -19,6 +19,7 @@ from handoff_metering.health import Health
 from handoff_metering.metrics import Metrics
 from handoff_metering.months import Months
 from handoff_metering.projection import ConnectionsProjection
+from handoff_metering.projection_refusals import RefusalsProjection
 from handoff_metering.rebuild import USER
 from handoff_metering.settings import MeteringSettings
 from handoff_metering.views import EdgesView, ServicesView
@@ -39,6 +40,7 @@ def build(
 ) -> Service:
     """The metering service on a log and a database that the caller opens and closes."""
     metrics = Metrics(new_registry())
+    projected = ProjectionMetrics(metrics.registry)
     access = AccessView(log, clock)
     services = ServicesView(log)
     edges = EdgesView(log, ticks_until_lost=settings.ticks_until_lost)
@@ -64,8 +66,21 @@ def build(
         positions=tables.positions,
         parked=tables.parked,
         clock=clock,
-        registry=metrics.registry,
+        metrics=projected,
         committed=accrual.folded,
+    )
+    refusals = Projector(
+        RefusalsProjection(
+            clock=clock,
+            max_batch=settings.metering_batch,
+            keep_months=settings.metering_keep_months,
+        ),
+        log=log,
+        database=database,
+        positions=tables.positions,
+        parked=None,
+        clock=clock,
+        metrics=projected,
     )
     edges.on_change(accrual.watermarks_changed)
     publisher = Publisher(
@@ -86,6 +101,7 @@ def build(
         views={"access": access.view, "services": services.view, "edges": edges.view},
         database=database,
         max_lag=settings.metering_max_lag,
+        measured=[refusals],
     )
     app = create_app(
         title="Handoff metering",
@@ -106,7 +122,9 @@ def build(
     )
     app.include_router(stats.router(context))
     app.include_router(api.router(context))
+    app.include_router(api_concurrency.router(context))
     app.include_router(api_parked.router(context))
+    app.include_router(api_refusals.router(context))
 
     months = Months(database=database, clock=clock, keep=settings.metering_keep_months)
 
@@ -130,6 +148,7 @@ def build(
             "services": services.run,
             "edges": edges.run,
             "projection": projector.run,
+            "refusals": refusals.run,
             "accrual": accrual.run,
             "outbox": outbox.run,
             "orphans": closer.run,

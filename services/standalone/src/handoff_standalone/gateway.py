@@ -14,11 +14,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from handoff_common.http import RequestId
 
 ROUTES: tuple[tuple[str, str], ...] = (
-    (r"/v1/customers/[^/]+/(pricing|credits)(/|$)", "billing"),
+    (r"/v1/customers/[^/]+/(pricing|credits|forecast|costs)(/|$)", "billing"),
     (r"/v1/(price-books|invoices|estimates|delivery-usage|budgets)(/|$)", "billing"),
     (r"/billing/v3(/|$)", "billing"),
     (r"/stats(/|$)", "metering"),
-    (r"/v1/(connections|usage|watermarks|reconciliation|parked)(/|$)", "metering"),
+    (
+        r"/v1/(connections|concurrency|usage|watermarks|reconciliation|parked|refusals)(/|$)",
+        "metering",
+    ),
     (
         r"/(service|customer|tokens|user|current_user|current_customer|enabled-products)(/|$)",
         "config",

@@ -124,7 +124,7 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
         )
         await stack.enter_async_context(running(web))
         gateway.console = web.app
-        await stack.enter_async_context(serving(gateway, api))
+        await stack.enter_async_context(serving(gateway, api, end_streams=web.end_streams))
         await _until_ready(services, failed)
         _write(data / "endpoints.json", json.dumps(endpoints._asdict()))
         logger.info("ready", **endpoints._asdict())

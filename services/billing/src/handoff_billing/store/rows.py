@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Table, and_, func, or_, select, true
+from sqlalchemy import Row, Table, and_, func, or_, select, true
 
 from handoff_billing import tables as t
 from handoff_billing.holds import Progress, RowVersion
@@ -15,6 +15,7 @@ from handoff_common.instants import to_ms
 from handoff_common.minutes import next_month
 
 _ROWS_PER_STATEMENT = 500
+_SUMS = [func.sum(t.usage.c[name]).label(name) for name in t.COUNTED]
 
 
 async def save_usage(tx: Tx, rows: Iterable[UsageData]) -> None:
@@ -141,7 +142,7 @@ async def read_usage(
         "region": [t.usage.c.region],
     }[detail]
     found = await tx.execute(
-        select(*keys, *(func.sum(t.usage.c[name]).label(name) for name in t.COUNTED))
+        select(*keys, *_SUMS)
         .where(
             _in_month(t.usage, customer_id, month_ms),
             true() if region is None else t.usage.c.region == region,
@@ -155,7 +156,7 @@ async def read_usage(
                 row.region,
                 row.hour_ms if detail == "hour" else month_ms,
             ),
-            _totals([int(row._mapping[name]) for name in t.COUNTED]),
+            _counted(row),
         )
         for row in found
     )
@@ -164,13 +165,32 @@ async def read_usage(
 async def read_delivery(
     tx: Tx, customer_id: str, month_ms: int, *, region: str | None = None
 ) -> list[Delivered]:
+    return await _delivered(
+        tx,
+        _in_month(t.delivery, customer_id, month_ms),
+        true() if region is None else t.delivery.c.region == region,
+    )
+
+
+async def read_hours(
+    tx: Tx, customer_id: str, from_ms: int, to_ms: int
+) -> tuple[dict[UsageKey, Totals], list[Delivered]]:
+    """Usage per region and hour, with "" for the service, and other delivery, of the hours
+    `from_ms <= hour < to_ms`."""
+    keys = [t.usage.c.region, t.usage.c.hour_ms]
     found = await tx.execute(
-        select(t.delivery.c.region, t.delivery.c.hour_ms, t.delivery.c.source, t.delivery.c.bytes)
-        .where(
-            _in_month(t.delivery, customer_id, month_ms),
-            true() if region is None else t.delivery.c.region == region,
-        )
-        .order_by(t.delivery.c.region, t.delivery.c.hour_ms, t.delivery.c.source)
+        select(*keys, *_SUMS).where(_between(t.usage, customer_id, from_ms, to_ms)).group_by(*keys)
+    )
+    usage = summed((UsageKey("", row.region, row.hour_ms), _counted(row)) for row in found)
+    return usage, await _delivered(tx, _between(t.delivery, customer_id, from_ms, to_ms))
+
+
+async def _delivered(tx: Tx, *conditions: Any) -> list[Delivered]:
+    d = t.delivery.c
+    found = await tx.execute(
+        select(d.region, d.hour_ms, d.source, d.bytes)
+        .where(*conditions)
+        .order_by(d.region, d.hour_ms, d.source)
     )
     return [Delivered(*row) for row in found]
 
@@ -224,13 +244,18 @@ async def count_unreadable(tx: Tx) -> dict[str | None, int]:
 
 
 def _in_month(table: Table, customer_id: str, month_ms: int) -> Any:
+    return _between(table, customer_id, month_ms, next_month(month_ms))
+
+
+def _between(table: Table, customer_id: str, from_ms: int, to_ms: int) -> Any:
     return and_(
         table.c.customer_id == customer_id,
-        table.c.hour_ms >= month_ms,
-        table.c.hour_ms < next_month(month_ms),
+        table.c.hour_ms >= from_ms,
+        table.c.hour_ms < to_ms,
     )
 
 
-def _totals(counted: Sequence[int]) -> Totals:
-    minutes, *rest = counted
+def _counted(row: Row[Any]) -> Totals:
+    """The sums that `_SUMS` has selected."""
+    minutes, *rest = (int(row._mapping[name]) for name in t.COUNTED)
     return Totals(minutes, Counters(*rest[:8]), *rest[8:])

@@ -52,6 +52,14 @@
     }
   });
 
+  // [data-live] is asked for again and again, but not while nobody looks, nor while a field in it
+  // has the focus.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const element = event.detail.elt;
+    if (!element.matches?.("[data-live]")) return;
+    if (document.hidden || element.contains(document.activeElement)) event.preventDefault();
+  });
+
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
@@ -66,6 +74,18 @@
     };
     const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
     const bars = uPlot.paths.bars({ size: [0.7, 40], align: 1 });
+    const last = given.x.length - 1;
+    const step = last > 0 ? given.x[last] - given.x[last - 1] : 3600;
+    const barred = given.series.some((one) => one.kind === "bars");
+    // A bar begins at its time: the last one needs the room of its own period.
+    const range = () => [given.x[0], given.x[last] + (barred || last === 0 ? step : 0)];
+    // uPlot's own texts have the American order and twelve hours.
+    const dates = [
+      [31536000, "{YYYY}", null, null, null, null, null, null, 1],
+      [2419200, "{YYYY}-{MM}", null, null, null, null, null, null, 1],
+      [86400, "{MM}-{DD}", "\n{YYYY}", null, null, null, null, null, 1],
+      [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+    ];
     plot.textContent = "";
     plot.drawn?.destroy();
     plot.drawn = new uPlot(
@@ -75,8 +95,8 @@
         tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
         cursor: { drag: { x: false, y: false } },
         legend: { live: true },
-        scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.05 : 1] } },
-        axes: [axis, { ...axis, size: 60, values: (_, values) => values.map((v) => short.format(v)) }],
+        scales: { x: { range }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.05 : 1] } },
+        axes: [{ ...axis, values: dates }, { ...axis, size: 60, values: (_, values) => values.map((v) => short.format(v)) }],
         series: [
           { label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },
           ...given.series.map((one, index) => ({

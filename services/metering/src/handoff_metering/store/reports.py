@@ -8,7 +8,7 @@ from sqlalchemy import Select, and_, func, or_, select
 
 from handoff_common.database import Tx
 from handoff_common.events import COUNTER_NAMES, Counters, Reason
-from handoff_common.minutes import DAY_MS, HOUR_MS, MINUTE_MS, month_of
+from handoff_common.minutes import DAY_MS, HOUR_MS, MINUTE_MS, month_of, within
 from handoff_metering import tables
 from handoff_metering.store.states import state_columns, state_of
 from handoff_metering.usage import ConnectionState, Totals
@@ -135,9 +135,7 @@ async def usage_by_minute(tx: Tx, scope: Scope) -> list[Row]:
         if row.ended_ms is not None:
             lost = row.reason in (Reason.EDGE_CRASHED, Reason.EDGE_LOST)
             add(row.ended_ms, *where, Totals(closed=1, lost=int(lost)))
-        first = max(0, -((row.accepted_ms - scope.from_ms) // MINUTE_MS))
-        past = min(row.minutes, -((row.accepted_ms - scope.to_ms) // MINUTE_MS))
-        for k in range(first, past):
+        for k in within(row.accepted_ms, row.minutes, scope.from_ms, scope.to_ms):
             add(row.accepted_ms + k * MINUTE_MS, *where, Totals(minutes=1))
     said = (
         select(e.service_id, e.region, e.time_ms, e.added)
@@ -284,6 +282,58 @@ class Counts(NamedTuple):
     open: int
     closed: int
     lost: int
+
+
+class Instants(NamedTuple):
+    """open_before: connections open just before the range. accepted, ended: when connections were
+    accepted in it and when they ended in it, in any order."""
+
+    open_before: int
+    accepted: Sequence[int]
+    ended: Sequence[int]
+
+
+async def marks(tx: Tx, scope: Scope) -> tuple[int, int]:
+    """How many connections the scope's whole hours have seen accepted, and how many end. Read from
+    the hourly totals, so that a question that is too large costs little."""
+    u = tables.usage.c
+    query = select(func.sum(u.opened), func.sum(u.closed)).where(
+        *_hours(scope), u.hour_ms >= scope.from_ms, u.hour_ms < scope.to_ms
+    )
+    opened, closed = (await tx.execute(query)).one()
+    return int(opened or 0), int(closed or 0)
+
+
+async def instants(tx: Tx, scope: Scope) -> Instants:
+    """When a service's connections began and ended within whole hours.
+
+    scope: of a service, from the start of an hour to the end of one. What was open before is told
+    by the hourly totals, so that only connections that begin or end in the range are read.
+    """
+    c, u = tables.connections.c, tables.usage.c
+    before = select(func.sum(u.opened) - func.sum(u.closed)).where(
+        *_hours(scope), u.hour_ms < scope.from_ms
+    )
+    open_before = int(await tx.scalar(before) or 0)
+
+    async def within_range(column: Any) -> list[int]:
+        query = select(column).where(
+            c.service_id == scope.service_id, column >= scope.from_ms, column < scope.to_ms
+        )
+        if scope.region is not None:
+            query = query.where(c.region == scope.region)
+        return list((await tx.scalars(query)).all())
+
+    return Instants(open_before, await within_range(c.accepted_ms), await within_range(c.ended_ms))
+
+
+def _hours(scope: Scope) -> list[Any]:
+    """Hourly totals of the scope's service and region."""
+    u = tables.usage.c
+    conditions: list[Any] = [u.service_id == scope.service_id]
+    if scope.region is not None:
+        conditions.append(u.region == scope.region)
+    return conditions
 
 
 async def counts(tx: Tx, customer_id: str | None) -> Counts:

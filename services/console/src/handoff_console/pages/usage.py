@@ -1,0 +1,144 @@
+"""Usage: minutes, connections open at once, and bandwidth, by hour, day or month."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from handoff_client import HandoffApiError, Unauthorized, metering, usage
+from handoff_client.metering import ConcurrencyRow
+from handoff_common.access import Permission
+from handoff_console import usage_figures
+from handoff_console.context import Refused, Visit, page
+from handoff_console.filters import BadFilter, field, written
+from handoff_console.live import service_names
+from handoff_console.periods import Range, after, label, range_of
+from handoff_console.usage_figures import Figures
+
+MOST_SERVICES = 10
+"""Whose concurrency is asked for one by one and added up."""
+_AT_ONCE = 3
+EVERY_SERVICE = "all services"
+
+
+class Looked(NamedTuple):
+    """trouble: why connections open at once cannot be told; "" where they are."""
+
+    range: Range
+    service_id: str | None
+    names: Mapping[str, str]
+    figures: Figures
+    trouble: str
+
+    @property
+    def service(self) -> str:
+        if self.service_id is None:
+            return EVERY_SERVICE
+        return self.names.get(self.service_id, self.service_id)
+
+
+async def shown(visit: Visit) -> Response:
+    looked = await _look(visit)
+    range_, figures = looked.range, looked.figures
+    options = sorted(looked.names.items(), key=lambda one: one[1].casefold())
+    query: dict[str, str] = {
+        "by": range_.by,
+        "from": written(range_.from_),
+        "to": written(range_.to),
+    }
+    if looked.service_id is not None:
+        query["service_id"] = looked.service_id
+    return visit.render(
+        "usage.html",
+        looked=looked,
+        range=range_,
+        figures=figures,
+        query=query,
+        label=lambda at: label(at, range_.by),
+        end_of=lambda at: after(at, range_.by),
+        from_field=field(range_.from_),
+        to_field=field(range_.to),
+        services=[("", EVERY_SERVICE), *options],
+        written=written,
+        charts={
+            "minutes": usage_figures.minutes_chart(figures),
+            "open": usage_figures.open_chart(figures),
+            "bytes": usage_figures.bytes_chart(figures),
+        },
+    )
+
+
+async def as_csv(visit: Visit) -> Response:
+    looked = await _look(visit)
+    name = f"usage-{label(looked.range.from_, 'day')}-by-{looked.range.by}.csv"
+    return Response(
+        usage_figures.csv(looked.figures, looked.service),
+        media_type="text/csv; charset=utf-8; header=present",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+async def _look(visit: Visit) -> Looked:
+    now = visit.console.clock.now()
+    query = visit.request.query_params
+    try:
+        range_ = range_of(query, now)
+    except BadFilter as error:
+        raise Refused(400, "This range cannot be shown", str(error)) from None
+    customer_id, service_id = visit.customer_id, query.get("service_id") or None
+    rows, names = await asyncio.gather(
+        _rows(visit, range_, customer_id, service_id), service_names(visit.api, customer_id)
+    )
+    asked = [service_id] if service_id is not None else sorted({row.service_id for row in rows})
+    open_, trouble = await _concurrency(visit, range_, asked)
+    figures = usage_figures.figures_of(range_, rows, open_, now)
+    return Looked(range_, service_id, names, figures, trouble)
+
+
+async def _rows(
+    visit: Visit, range_: Range, customer_id: str, service_id: str | None
+) -> list[usage.Row]:
+    listing = usage.listing(
+        by=range_.by,
+        service_id=service_id,
+        from_=range_.from_,
+        to=range_.to,
+        customer_id=customer_id,
+        limit=1_000,
+    )
+    return [row async for row in visit.api.items(listing)]
+
+
+async def _concurrency(
+    visit: Visit, range_: Range, services: Sequence[str]
+) -> tuple[list[Sequence[ConcurrencyRow]] | None, str]:
+    """Of each service, and why there is none."""
+    if len(services) > MOST_SERVICES:
+        return None, f"{len(services)} services are in use: choose one to see how many were open."
+    turn = asyncio.Semaphore(_AT_ONCE)
+
+    async def of(service_id: str) -> Sequence[ConcurrencyRow]:
+        async with turn:
+            return await visit.api.run(
+                metering.concurrency(
+                    service_id,
+                    by="hour" if range_.by == "hour" else "day",
+                    from_=range_.from_,
+                    to=range_.to,
+                )
+            )
+
+    try:
+        return list(await asyncio.gather(*(of(one) for one in services))), ""
+    except Unauthorized:
+        raise
+    except HandoffApiError as error:
+        return None, error.detail or error.title or "This cannot be told just now."
+
+
+ROUTES = (
+    Route("/usage", page(Permission.READ_STATS, shown)),
+    Route("/usage.csv", page(Permission.READ_STATS, as_csv)),
+)
