@@ -404,7 +404,7 @@ def data_on_a_volume_that_does_not_last(f: Faulty) -> None:
     pod["volumes"] = [{"name": v["name"], "emptyDir": {}} for v in pod["volumes"]]
 
 
-@fault(r"StatefulSet/edge: terminationGracePeriodSeconds 240 is less than the 562")
+@fault(r"StatefulSet/edge: terminationGracePeriodSeconds 240 is less than the 564")
 def drain_longer_than_the_pods_grace(f: Faulty) -> None:
     f.object("ConfigMap", "edge-settings")["data"]["HANDOFF_DRAIN_GRACE"] = "450"
 

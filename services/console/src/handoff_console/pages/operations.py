@@ -25,6 +25,8 @@ PARKED = 25
 COUNTED = 1_000
 """Parked records that are counted by kind; there are never that many in a healthy system."""
 SILENT_MS = 30_000
+SILENT_TICKS = 3
+"""A tick or two fall between two watermarks of an edge that is well."""
 _AT_ONCE = 8
 _SHOWN_BYTES = 2_000
 
@@ -112,7 +114,7 @@ def edge_row(edge: Edge, now_ms: int) -> EdgeRow:
         return EdgeRow(edge, behind, "ended", "")
     if edge.lost:
         return EdgeRow(edge, behind, "lost", "bad")
-    if edge.silent_ticks or behind > SILENT_MS:
+    if edge.silent_ticks >= SILENT_TICKS or behind > SILENT_MS:
         return EdgeRow(edge, behind, "silent", "warn")
     return EdgeRow(edge, behind, "up", "ok")
 
