@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,32 +155,80 @@ async def test_an_invoice_is_verified_when_it_is_looked_at(closed: Closed) -> No
         assert "Verified here just now" in part.text and "<html" not in part.text
 
 
-class Tampering(httpx.AsyncHTTPTransport):
-    """The way to the APIs, on which somebody changes an amount in every proof."""
+class Changing(httpx.AsyncHTTPTransport):
+    """The way to the APIs, on which somebody changes the JSON of one path."""
+
+    def __init__(self, path: str, change: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._path = path
+        self._change = change
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         answer = await super().handle_async_request(request)
-        if not request.url.path.endswith("/proof"):
+        if request.method != "GET" or request.url.path != self._path:
             return answer
-        proof = json.loads(await answer.aread())
-        proof["document"]["lines"][-1]["amount"] = "0.01"
-        return httpx.Response(200, json=proof)
+        body = json.loads(await answer.aread())
+        self._change(body)
+        return httpx.Response(200, json=body)
+
+
+@asynccontextmanager
+async def signed_in_beside(
+    closed: Closed, data: Path, token: str, transport: Changing
+) -> AsyncIterator[Visitor]:
+    """At a console of its own over the same system."""
+    service = build(
+        ConsoleSettings(data_dir=data),
+        api_url=closed.system.api_url,
+        clock=SystemClock(),
+        transport=transport,
+    )
+    app = httpx.ASGITransport(service.app)
+    try:
+        async with httpx.AsyncClient(base_url="http://console", transport=app) as http:
+            someone = Visitor(http)
+            await someone.sign_in(token)
+            yield someone
+    finally:
+        assert service.on_stop is not None
+        await service.on_stop()
 
 
 async def test_a_proof_that_was_tampered_with_fails_loudly(closed: Closed, tmp_path: Path) -> None:
-    api_url, clock = closed.system.api_url, SystemClock()
-    settings = ConsoleSettings(data_dir=tmp_path)
-    service = build(settings, api_url=api_url, clock=clock, transport=Tampering())
-    transport = httpx.ASGITransport(service.app)
-    async with httpx.AsyncClient(base_url="http://console", transport=transport) as http:
-        biller = Visitor(http)
-        await biller.sign_in(closed.tokens["billing"])
-        page = await biller.get(f"/invoices/{closed.invoice['invoice_id']}/verification")
-    assert service.on_stop is not None
-    await service.on_stop()
+    def cheaper(proof: Any) -> None:
+        proof["document"]["lines"][-1]["amount"] = "0.01"
+
+    path = f"/invoices/{closed.invoice['invoice_id']}"
+    changing = Changing(f"/v1{path}/proof", cheaper)
+    async with signed_in_beside(closed, tmp_path, closed.tokens["billing"], changing) as biller:
+        page = await biller.get(f"{path}/verification")
     assert "This invoice is not what it says" in page.text and 'role="alert"' in page.text
     assert "Verified here just now" not in page.text
     assert page.text.count(">differs<") == 3
+
+
+async def test_what_came_late_and_what_corrects_it(closed: Closed, tmp_path: Path) -> None:
+    def late(invoice: Any) -> None:
+        line = {"kind": "usage", "product": "connection_minutes", "region": "europe"}
+        lines = [line | {"raw_quantity": -20, "amount": "-3.5"}]
+        invoice["late_usage"] = {"amount": "-3.5", "lines": lines, "next_month": None}
+        invoice["corrected_by"] = [{"number": "INV-2026-000009", "amount": "1.25"}]
+        forced = {"reason": MARKUP, "overridden": [{"code": "grace", "detail": "it was early"}]}
+        invoice["final"]["forced"] = forced
+        corrects = {"invoice": "INV-2026-000008", "period_start": invoice["period_start"]}
+        about = {"kind": "correction", "tiers": [], "corrects": corrects | {"kind": "usage"}}
+        invoice["lines"][0] |= about
+
+    path = f"/invoices/{closed.invoice['invoice_id']}"
+    operator, changing = closed.system.operator_token, Changing(f"/v1{path}", late)
+    async with signed_in_beside(closed, tmp_path, operator, changing) as someone:
+        page = await someone.get(path)
+        for text in ("Came late", "−$3.50", "Issue a correction", "INV-2026-000009: $1.25"):
+            assert text in page.text, text
+        assert "Corrects INV-2026-000008" in page.text and "passed over: grace" in page.text
+        assert_escaped(page.text)
+        vain = await someone.post(f"{path}/correct", reason="")
+        assert vain.status_code == 409 and "Goes on the next invoice" in vain.text
 
 
 async def test_the_csv_is_the_apis(closed: Closed) -> None:
