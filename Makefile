@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := libs/common libs/relay libs/client services/edge services/config services/metering services/billing services/console services/standalone
 SOURCES := $(wildcard libs/*/src) $(wildcard services/*/src)
 
-.PHONY: help demo run test fault check fmt bench lock vendor schemas up down up-check clean
+.PHONY: help demo run test fault check fmt bench lock vendor screenshots schemas up down up-check clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ lock: $(DEV_STAMP) ## pin and hash requirements.in and requirements-dev.in
 
 vendor: ## take the web interface's files of others from npm, as services/console/vendor pins them
 	@cd services/console/vendor && npm ci --ignore-scripts --silent && $(CURDIR)/$(BIN)/python take.py && rm -rf node_modules
+
+screenshots: $(DEV_STAMP) ## pictures of each page of the web interface into docs/console
+	@tests/support/install.sh $(BIN)/python
+	@PYTHONPATH=tests $(BIN)/python -m support.screenshots docs/console
 
 up: ## the whole system in containers, on Kafka and Postgres: build, start, wait until all is healthy
 	@docker compose build --quiet

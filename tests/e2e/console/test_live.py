@@ -15,11 +15,11 @@ DOMAIN = "localhost"
 
 OPEN = """
 (port) => {
-  window.closed = null;
+  window.ended = null;
   window.heard = [];
   window.tunnel = new WebSocket(`ws://localhost:${port}/`);
   window.tunnel.onmessage = (event) => window.heard.push(event.data);
-  window.tunnel.onclose = (event) => { window.closed = [event.code, event.reason]; };
+  window.tunnel.onclose = (event) => { window.ended = [event.code, event.reason]; };
   return new Promise((resolve, reject) => {
     window.tunnel.onopen = () => { window.tunnel.send("hello"); resolve(true); };
     window.tunnel.onerror = () => reject(new Error("refused"));
@@ -60,8 +60,8 @@ async def test_a_browsers_websocket_from_its_opening_to_the_invoice(
         await page.get_by_label("What its peers are told").fill("thank you")
         await page.get_by_role("button", name="End this connection").click()
         await viewer.agree()
-        await site.wait_for_function("window.closed !== null")
-        assert await site.evaluate("window.closed") == [1008, "thank you"]
+        await site.wait_for_function("window.ended !== null")
+        assert await site.evaluate("window.ended") == [1008, "thank you"]
         await expect(page.get_by_role("heading", level=1)).to_contain_text("closed", timeout=15_000)
         await expect(page.locator("main")).to_contain_text("1008")
         address = page.url.partition("?")[0]
