@@ -74,6 +74,7 @@ vendor: ## take the web interface's files of others from npm, as services/consol
 up: ## the whole system in containers, on Kafka and Postgres: build, start, wait until all is healthy
 	@docker compose build --quiet
 	@docker compose up --detach --wait --wait-timeout 300 $(args) || { docker compose ps --all; exit 1; }
+	@echo "  web interface   http://$$(docker compose port gateway 8000)/  (sign in with the operator token)"
 	@echo "  clients         ws://$$(docker compose port edge 8080)"
 	@echo "  API             http://$$(docker compose port gateway 8000)/docs"
 	@echo "  edge's health   http://$$(docker compose port edge 8081)/readyz"

@@ -13,13 +13,19 @@ from websockets.exceptions import ConnectionClosed
 from handoff_client import (
     Conflict,
     Invalid,
+    Unauthorized,
     billing_v3,
     connections,
+    costs,
     invoices,
+    matching,
     metering,
     prices,
+    services,
+    sessions,
     stats,
     usage,
+    users,
 )
 from handoff_common.log import Message
 from handoff_common.topics import CONNECTIONS
@@ -67,9 +73,45 @@ async def test_every_operation_is_answered_as_its_struct_says(
     await used(people, running, service_id)
     await priced(operator, people)
     await billed(operator, people, running)
+    await signed_in(operator, people)
+    await tried(people, service_id)
     await gone(operator, people, service_id)
     wanted = {operation.place for operation in operations()} - COMING
     assert not sorted(wanted - operator.called)
+
+
+async def signed_in(operator: Driver, people: People) -> None:
+    me = await people.engineer.run(users.current())
+    password = "a long enough password"
+    await operator.run(sessions.set_password(me.id, password))
+    made = await operator.run(sessions.create(me.login, password))
+    assert made.user.login == me.login and made.customer is not None
+    assert made.customer.id == people.customer_id
+    session = operator.bearing(made.access_token)
+    assert (await session.run(users.current())).id == me.id
+    await session.run(sessions.end())
+    with pytest.raises(Unauthorized):
+        await session.run(users.current())
+    with pytest.raises(Unauthorized) as caught:
+        await operator.run(sessions.create(me.login, "another long password"))
+    assert caught.value.code == "sign_in_failed"
+
+
+async def tried(people: People, service_id: str) -> None:
+    """Which rule takes a request, and what was refused."""
+    version = (await people.engineer.run(services.get(service_id))).versions[-1].number
+    found = await people.engineer.run(
+        matching.match(
+            service_id,
+            version,
+            f"wss://{DOMAIN}/a?b=c",
+            headers=[("X-Team", "blue")],
+            subprotocols=["chat"],
+        )
+    )
+    assert found.version == version and (found.backend is None) == (found.refusal is not None)
+    refused = await people.engineer.items(metering.refusals(by="total"))
+    assert all(one.count > 0 for one in refused)
 
 
 async def parked(operator: Driver, running: System) -> None:
@@ -245,6 +287,15 @@ async def billed(operator: Driver, people: People, running: System) -> None:
     )
     assert classic == await people.billing.run(billing_v3.get(draft.invoice_id))
     assert classic.monthly_transaction_amount == final.total
+    shared = await people.billing.run(costs.of_customer(customer_id, month=month))
+    assert shared.total == final.total and shared.invoice_number == final.number
+    unassigned = shared.unassigned.amount or Decimal(0)
+    assert unassigned + sum((one.amount or Decimal(0) for one in shared.data), Decimal(0)) == (
+        final.total
+    )
+    ahead = await people.billing.run(costs.forecast(customer_id, month=month))
+    assert ahead.method == "complete" and ahead.so_far == ahead.expected
+    assert ahead.so_far.amount == final.total
     to_date = await people.billing.run(billing_v3.month_to_date())
     assert to_date.transaction_line_items and to_date.currency_code == "USD"
     metrics = await people.billing.run(billing_v3.usage_metrics(start_month=month, end_month=month))

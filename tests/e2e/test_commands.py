@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from handoff_standalone.rest import CallFailed
 from support.embedded import Embedded
 
 pytestmark = pytest.mark.timeout(180)
@@ -33,17 +34,19 @@ def plain(text: str) -> str:
     return " ".join(text.replace("│", " ").split())
 
 
-async def handoff(*arguments: str, **environ: str) -> Ran:
+async def handoff(*arguments: str, given: str = "", **environ: str) -> Ran:
+    """`given`: its standard input, which is no terminal."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("HANDOFF_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "handoff_standalone", *arguments),
         env=kept | environ,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(100):
-            out, error = await process.communicate()
+            out, error = await process.communicate(given.encode())
     finally:
         if process.returncode is None:
             process.kill()
@@ -87,6 +90,40 @@ async def test_admin_makes_what_a_customer_needs(system: Embedded, tmp_path: Pat
         assert "Traceback" not in refused.error
     foreign = await handoff("admin", "--api", system.api_url, "--token", "none", "customers")
     assert foreign.status == 1 and "401" in foreign.error
+
+
+async def test_admin_sets_a_password_that_works_at_every_service(system: Embedded) -> None:
+    where = {"HANDOFF_API_URL": system.api_url, "HANDOFF_DATA_DIR": str(system.data)}
+    customer = (await handoff("admin", "customer", "Example GmbH", **where)).json
+    user = (await handoff("admin", "user", customer["id"], "me@example.com", **where)).json
+    first, second = "the first password", "the second password"
+    ran = await handoff("admin", "password", user["id"], given=f"{first}\n", **where)
+    assert ran.status == 0 and first not in ran.out + ran.error, ran.error
+
+    async with system.api("none") as nobody:
+        body = {"login": "me@example.com", "password": first}
+        token = (await nobody.call("POST", "/v1/sessions", body))["access_token"]
+    async with system.api(token) as me:
+        for path in ("/current_user", "/v1/usage", "/service"):
+            await me.call("GET", path)
+        with pytest.raises(CallFailed, match="may not do this"):
+            await me.call("GET", "/v1/invoices")
+
+    own = ("admin", "--token", token, "password", user["id"])
+    for given, text in (
+        ("", "has no line"),
+        (f"{second}\n", "current_password: is missing"),
+        ("short\n", "has 5 characters"),
+    ):
+        refused = await handoff(*own, given=given, **where)
+        assert refused.status != 0 and text in plain(refused.error), refused.error
+        assert second not in refused.error and "Traceback" not in refused.error
+    ran = await handoff(*own, "--own", given=f"{first}\n{second}\n", **where)
+    assert ran.status == 0, ran.error
+    assert (await handoff(*own, "--own", given=f"{first}\n", **where)).status != 0
+    async with system.api(token) as me:
+        with pytest.raises(CallFailed, match="401"):
+            await me.call("GET", "/v1/usage")
 
 
 async def test_a_stopped_systems_files_are_checked_rebuilt_and_saved(

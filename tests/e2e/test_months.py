@@ -143,7 +143,7 @@ async def test_a_rebuild_gives_identical_tables_and_the_identical_invoice_hash(
         customer_id, service_id = await customer_with_service(operator)
         place = Place(one.endpoints.api_url, 0, one.log, "")
         place = place._replace(operator_token=(tmp_path / "operator-token").read_text().strip())
-        customer = Customer(customer_id, service_id, "", "")
+        customer = Customer(customer_id, service_id, "", "", "")
         invoice = await close_a_month(place, customer, Console(quiet=True))
         assert (await prove(one.log, invoice["number"])).ok
     before = await tables(tmp_path)

@@ -37,12 +37,19 @@ def _conformity(app: FastAPI) -> Conformity:
 class Person:
     """Somebody with a token. Calls give the answer; `ok` calls also assert that it went well."""
 
-    def __init__(self, app: FastAPI, token: str, user_id: str = "", headers: Any = None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        token: str,
+        user_id: str = "",
+        headers: Any = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         self.app = app
         self.token = token
         self.user_id = user_id
         self._client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),
+            transport=httpx.ASGITransport(app, client=(address, 123)),
             base_url="http://config.test",
             headers={"Fastly-Key": token, **(headers or {})},
         )
@@ -125,10 +132,15 @@ class ConfigSystem:
     def operator(self) -> Person:
         return self.person((self.folder / "operator-token").read_text().strip())
 
-    def person(self, token: str, user_id: str = "", headers: Any = None) -> Person:
-        app = self.service.app
-        assert isinstance(app, FastAPI)
-        return Person(app, token, user_id, headers)
+    @property
+    def app(self) -> FastAPI:
+        assert isinstance(self.service.app, FastAPI)
+        return self.service.app
+
+    def person(
+        self, token: str, user_id: str = "", headers: Any = None, address: str = "127.0.0.1"
+    ) -> Person:
+        return Person(self.app, token, user_id, headers, address)
 
     async def tenant(
         self, name: str = "Acme", *, account_type: str = "paid", contract: bool = True

@@ -13,6 +13,7 @@ from functools import cache
 from handoff_common.errors import SettingError
 from handoff_common.service import Service
 from handoff_common.settings import Settings, load, variable
+from handoff_console.wiring import SECRET_LENGTH
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import stop_seconds
 from support.kustomize import Object
@@ -26,12 +27,19 @@ FOREIGN = frozenset({"FORWARDED_ALLOW_IPS"})
 GIVEN: Mapping[str, frozenset[str]] = {
     "handoff_edge": frozenset({"HANDOFF_REGION", "HANDOFF_POP"}),
     "handoff_common.log_kafka": frozenset({"HANDOFF_TOPIC_PARTITIONS"}),
+    "handoff_console": frozenset({"HANDOFF_CONSOLE_SECRET", "HANDOFF_CONSOLE_API_URL"}),
 }
 """Module → settings with a default that is wrong for a cluster: a region is what minutes are billed
-by."""
+by, and pods that each made a key would not take each other's cookies."""
+
+NO_DATA = frozenset({"handoff_console"})
+"""Modules that keep nothing in HANDOFF_DATA_DIR where the settings above are given."""
+
+SECRETS = ("HANDOFF_DATABASE_URL", "HANDOFF_CONSOLE_SECRET")
 
 _SECRET_SAMPLE = "postgresql+asyncpg://name:secret@postgres:5432/name"
 _LOG = re.compile(r"^kafka://[a-z0-9.-]+:\d+(,[a-z0-9.-]+:\d+)*$")
+_API = re.compile(r"^http://(?P<address>[a-z0-9.-]+:\d+)$")
 _DATABASE = re.compile(r"^postgresql\+asyncpg://[^:@/]+:[^@/]+@(?P<address>[a-z0-9.-]+:\d+)/\w+$")
 _EXIT_SECONDS = 15
 """For the HTTP server's last answers, the log's close and the end of the processes."""
@@ -138,6 +146,7 @@ def setting_problems(manifests: Manifests) -> Iterator[str]:
         yield from _missing(manifests, container, program, read, values)
         yield from _wrong(container, module, values)
         yield from _addresses(manifests, container, values)
+        yield from _secrets(container, values)
         url = values.get("HANDOFF_DATABASE_URL", _SECRET_SAMPLE)
         if url != _SECRET_SAMPLE and databases.setdefault(url, module) != module:
             yield f"{container.where}: has the database of {databases[url]}"
@@ -164,7 +173,8 @@ def _missing(
     needed |= read.keys() & {"HANDOFF_LOG", "HANDOFF_DATABASE_URL", "HANDOFF_TOPIC_REPLICATION"}
     if verb == "serve":
         needed |= {name for name in read if name.endswith("_HOST")}
-        needed |= read.keys() & {"HANDOFF_DATA_DIR"}
+        if module not in NO_DATA:
+            needed |= read.keys() & {"HANDOFF_DATA_DIR"}
     for name in sorted(needed - values.keys()):
         yield f"{container.where}: {name} is not given"
     if verb != "serve":
@@ -207,7 +217,7 @@ def _wrong(container: Container, module: str, values: Mapping[str, str]) -> Iter
 def _addresses(
     manifests: Manifests, container: Container, values: Mapping[str, str]
 ) -> Iterator[str]:
-    """The log and the database are where something listens, and the password is from a secret."""
+    """The log, the database and the APIs are where something listens."""
     log, url = values.get("HANDOFF_LOG"), values.get("HANDOFF_DATABASE_URL")
     brokers = []
     if log is not None and not _LOG.match(log):
@@ -215,10 +225,6 @@ def _addresses(
     elif log is not None:
         brokers = log.removeprefix("kafka://").split(",")
     if url is not None:
-        entries = {e["name"]: e for e in container.spec.get("env") or ()}
-        entry = entries.get("HANDOFF_DATABASE_URL") or {}
-        if "secretKeyRef" not in (entry.get("valueFrom") or {}):
-            yield f"{container.where}: HANDOFF_DATABASE_URL is not from a Secret"
         parts = _DATABASE.match(url)
         if parts is None:
             yield f"{container.where}: HANDOFF_DATABASE_URL: takes {_SECRET_SAMPLE}"
@@ -227,6 +233,29 @@ def _addresses(
     for address in brokers:
         if not manifests.serves(address):
             yield f"{container.where}: {address} is no port of a Service here"
+    if (apis := values.get("HANDOFF_CONSOLE_API_URL")) is not None:
+        parts = _API.match(apis)
+        if parts is None or not manifests.serves(parts["address"]):
+            address = parts["address"] if parts else apis
+            name = "HANDOFF_CONSOLE_API_URL"
+            yield f"{container.where}: {name}: {address} is no port of a Service here"
+
+
+def _secrets(container: Container, values: Mapping[str, str]) -> Iterator[str]:
+    """What must not be read in a manifest comes from a Secret, and is long enough."""
+    entries = {e["name"]: e for e in container.spec.get("env") or ()}
+    for name in SECRETS:
+        if name not in values:
+            continue
+        entry = entries.get(name) or {}
+        if "secretKeyRef" not in (entry.get("valueFrom") or {}):
+            yield f"{container.where}: {name} is not from a Secret"
+    key = values.get("HANDOFF_CONSOLE_SECRET")
+    if key is not None and len(key) < SECRET_LENGTH:
+        yield (
+            f"{container.where}: HANDOFF_CONSOLE_SECRET has {len(key)} characters, takes "
+            f"{SECRET_LENGTH} or more"
+        )
 
 
 def stop_problems(manifests: Manifests) -> Iterator[str]:

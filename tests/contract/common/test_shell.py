@@ -55,8 +55,13 @@ def application(access: AccessView, reasons: list[str]) -> FastAPI:
         classic_paths=("/classic",),
         registry=new_registry(),
         not_ready=lambda: reasons,
+        open_paths=("/v1/open",),
     )
     app.state.access = access
+
+    @app.post("/v1/open")
+    async def open_to_all(thing: Thing) -> dict[str, Any]:
+        return {"name": thing.name}
 
     @app.get("/v1/things")
     async def things(
@@ -237,6 +242,30 @@ async def test_nothing_is_read_of_a_caller_without_a_token(rig: Rig, path: str) 
     answer = await rig.http.post(path, content=body(), headers=headers)
     assert not read
     assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+
+
+async def test_an_open_path_takes_a_short_body_of_anyone(rig: Rig) -> None:
+    assert (await rig.http.post("/v1/open", json={"name": "a"})).json() == {"name": "a"}
+    headers = {"content-type": "application/json"}
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield b" " * 8_192
+
+    for content in (b" " * 16_385, endless()):
+        answer = await rig.http.post("/v1/open", content=content, headers=headers)
+        assert answer.status_code == 413 and "16384" in answer.json()["detail"]
+    assert sent == 3
+    assert (await rig.http.post("/v1/open/more", json={"name": "a"})).status_code == 404
+
+
+async def test_the_document_says_which_path_needs_no_token(rig: Rig) -> None:
+    paths = (await rig.http.get("/openapi.json")).json()["paths"]
+    assert paths["/v1/open"]["post"]["security"] == []
+    assert "security" not in paths["/v1/things"]["post"]
 
 
 async def test_a_log_that_is_away_is_no_fault_of_the_body(

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 
 from handoff_billing.settings import BillingProcess, BillingSettings
 from handoff_common.log_kafka.__main__ import TopicSettings
 from handoff_common.settings import Settings, documented, load
 from handoff_config.settings import ConfigProcess, ConfigSettings
+from handoff_console.settings import ConsoleProcess, ConsoleSettings
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import stop_seconds
 from handoff_metering.settings import MeteringProcess, MeteringSettings
@@ -23,6 +25,7 @@ from handoff_metering.settings import MeteringProcess, MeteringSettings
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "deploy/docker/Dockerfile").read_text()
 ADDRESSES = (ROOT / "deploy/gateway/compose.conf").read_text()
+GATEWAY = (ROOT / "deploy/gateway/nginx.conf").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
@@ -33,11 +36,15 @@ MODELS: dict[str, tuple[type[Settings], ...]] = {
     "config": (ConfigSettings, ConfigProcess),
     "metering": (MeteringSettings, MeteringProcess),
     "billing": (BillingSettings, BillingProcess),
+    "console": (ConsoleSettings, ConsoleProcess),
     "migrate-config": (ConfigSettings, ConfigProcess),
     "migrate-metering": (MeteringSettings, MeteringProcess),
     "migrate-billing": (BillingSettings, BillingProcess),
 }
 """What reads the environment of each container of ours."""
+
+OURS = ("edge", "config", "metering", "billing", "console")
+"""Services with an image of their own."""
 
 each_service = pytest.mark.parametrize("name", sorted(SERVICES))
 
@@ -160,7 +167,9 @@ def test_who_waits_for_whom() -> None:
     assert waits["topics"] == {"kafka"}
     # No API stands before the edge: it works while they are away.
     assert waits["edge"] == {"topics"}
+    # The web interface holds nobody back, and has a page for APIs that are away.
     assert waits["gateway"] == {"config", "metering", "billing"}
+    assert waits["console"] == set()
 
 
 def test_networks_allow_the_arrows_of_the_architecture_only() -> None:
@@ -172,9 +181,10 @@ def test_networks_allow_the_arrows_of_the_architecture_only() -> None:
     assert on["log"] == {"kafka", "topics", "edge"} | apis
     assert on["database"] == {"postgres"} | apis | {f"migrate-{name}" for name in apis}
     assert on["apis"] == {"gateway"} | apis
+    assert on["pages"] == {"gateway", "console"}
     assert on["origins"] == {"edge", "origin"}
     assert on["front"] == {"gateway"}
-    for network in ("log", "database", "apis"):
+    for network in ("log", "database", "apis", "pages"):
         assert COMPOSE["networks"][network] == {"internal": True}
 
 
@@ -184,6 +194,7 @@ def test_what_must_outlive_a_container_has_a_volume() -> None:
         "postgres": "/var/lib/postgresql/data",
         "edge": environment("edge")["HANDOFF_DATA_DIR"],
         "config": environment("config")["HANDOFF_DATA_DIR"],
+        "console": environment("console")["HANDOFF_DATA_DIR"],
     }
     for name, folder in kept.items():
         assert f"{name}:{folder}" in SERVICES[name]["volumes"]
@@ -199,6 +210,21 @@ def test_mounted_files_exist() -> None:
                 assert mode == "ro"
 
 
+def test_the_web_interface_calls_the_gateway() -> None:
+    gateway = environment("console")["HANDOFF_CONSOLE_API_URL"]
+    listened = re.search(r"listen (\d+);", GATEWAY)
+    assert listened
+    assert gateway == f"http://gateway:{listened[1]}"
+    assert "HANDOFF_DATABASE_URL" not in environment("console")
+    assert "HANDOFF_LOG" not in environment("console")
+
+
+def test_the_gateway_may_end_its_streams() -> None:
+    waits = re.search(r"worker_shutdown_timeout (\w+);", GATEWAY)
+    assert waits
+    assert seconds(SERVICES["gateway"]["stop_grace_period"]) > seconds(waits[1])
+
+
 def test_the_edge_may_drain() -> None:
     edge = load(EdgeSettings, environment("edge"))
     assert seconds(SERVICES["edge"]["stop_grace_period"]) >= stop_seconds(edge)
@@ -210,6 +236,7 @@ def test_health_checks_ask_the_ports_that_are_served() -> None:
         "config": ("HANDOFF_CONFIG_PORT", "HANDOFF_CONFIG_HOST"),
         "metering": ("HANDOFF_METERING_PORT", "HANDOFF_METERING_HOST"),
         "billing": ("HANDOFF_BILLING_PORT", "HANDOFF_BILLING_HOST"),
+        "console": ("HANDOFF_CONSOLE_PORT", "HANDOFF_CONSOLE_HOST"),
     }
     for name, (port, host) in asked.items():
         given = environment(name)
@@ -244,7 +271,7 @@ def test_images_are_built_from_pinned_parts_as_nobody() -> None:
 
 
 def test_an_image_holds_no_other_service() -> None:
-    for name in ("edge", "config", "metering", "billing"):
+    for name in OURS:
         stage = DOCKERFILE.split(f"FROM build AS build-{name}\n")[1].split("\nFROM ")[0]
         assert set(re.findall(r"services/(\w+)", stage)) == {name}
 
@@ -255,7 +282,7 @@ def test_an_image_holds_no_other_service() -> None:
         "libs/common",
         "libs/relay",
         "libs/client",
-        *(f"services/{n}" for n in ("edge", "config", "metering", "billing")),
+        *(f"services/{name}" for name in OURS),
     ],
 )
 def test_a_distribution_declares_what_it_imports(distribution: str) -> None:
@@ -270,6 +297,22 @@ def test_a_distribution_declares_what_it_imports(distribution: str) -> None:
         if not declared & _distributions(module)
     }
     assert not undeclared
+
+
+def test_the_console_brings_its_templates_and_files() -> None:
+    """What a wheel is made of, by the tool that makes it: a page without its files is no page."""
+    folder = ROOT / "services/console"
+    packed = {
+        Path(part.distribution_path) for part in WheelBuilder(str(folder)).recurse_included_files()
+    }
+    source = folder / "src"
+    written = {
+        path.relative_to(source)
+        for path in source.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packed == written
+    assert {path.parts[1] for path in written} > {"templates", "static"}
 
 
 def _declared(distribution: str) -> Iterator[str]:

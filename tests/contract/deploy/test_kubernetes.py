@@ -1,6 +1,7 @@
 """The Kubernetes form: both builds of `deploy/` are without a problem, allow exactly the arrows of
 the architecture, and each of many faults put into them is found and named."""
 
+import base64
 import copy
 import re
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from support.manifest_shape import OLDEST, quantity
 from support.manifests import documented_secrets, problems
 
 SERVICES = {"config": 8001, "metering": 8002, "billing": 8003}
+CONSOLE = 8004
 BUILDS = ("base", "overlays/dev")
 
 
@@ -62,6 +64,7 @@ def architecture(database: Callable[[str], str]) -> set[Arrow]:
     allowed |= {(client, "gateway", 8000) for client in ANYBODY}
     allowed |= {("edge", "world", port) for port in (443, 9443)}
     allowed |= {(pod, "kafka", 9092) for pod in ("edge", "topics", *SERVICES)}
+    allowed |= {("gateway", "console", CONSOLE), ("console", "gateway", 8000)}
     for service, port in SERVICES.items():
         allowed.add(("gateway", service, port))
         allowed |= {(pod, database(service), 5432) for pod in (service, f"migrate-{service}")}
@@ -357,6 +360,33 @@ def password_in_the_open(f: Faulty) -> None:
     f.container("Deployment", "billing")["env"] = [entry]
 
 
+@fault(r"Deployment/console: .* HANDOFF_CONSOLE_SECRET is not given")
+def pods_with_a_key_each(f: Faulty) -> None:
+    del f.container("Deployment", "console")["env"]
+
+
+@fault(r"Deployment/console: .* HANDOFF_CONSOLE_SECRET is not from a Secret")
+def key_in_the_open(f: Faulty) -> None:
+    entry = {"name": "HANDOFF_CONSOLE_SECRET", "value": "x" * 32}
+    f.container("Deployment", "console")["env"] = [entry]
+
+
+@fault(r"Deployment/console: .* HANDOFF_CONSOLE_SECRET has 9 characters", "overlays/dev")
+def short_key(f: Faulty) -> None:
+    f.object("Secret", "console")["data"]["secret"] = base64.b64encode(b"too short").decode()
+
+
+@fault(r"Deployment/console: .* HANDOFF_CONSOLE_API_URL is not given")
+def console_without_apis(f: Faulty) -> None:
+    del f.object("ConfigMap", "console-settings")["data"]["HANDOFF_CONSOLE_API_URL"]
+
+
+@fault(r"Deployment/console: .* HANDOFF_CONSOLE_API_URL: gateway:8001 is no port of a Service here")
+def console_to_a_wrong_port(f: Faulty) -> None:
+    data = f.object("ConfigMap", "console-settings")["data"]
+    data["HANDOFF_CONSOLE_API_URL"] = "http://gateway:8001"
+
+
 @fault(r"has the database of handoff_\w+", "overlays/dev")
 def shared_database(f: Faulty) -> None:
     secrets = [f.object("Secret", f"{name}-database") for name in ("config", "billing")]
@@ -374,7 +404,7 @@ def data_on_a_volume_that_does_not_last(f: Faulty) -> None:
     pod["volumes"] = [{"name": v["name"], "emptyDir": {}} for v in pod["volumes"]]
 
 
-@fault(r"StatefulSet/edge: terminationGracePeriodSeconds 240 is less than the 562")
+@fault(r"StatefulSet/edge: terminationGracePeriodSeconds 240 is less than the 564")
 def drain_longer_than_the_pods_grace(f: Faulty) -> None:
     f.object("ConfigMap", "edge-settings")["data"]["HANDOFF_DRAIN_GRACE"] = "450"
 
@@ -519,6 +549,11 @@ def gateway_to_a_port_that_is_not_there(f: Faulty) -> None:
     f.object("Service", "metering")["spec"]["ports"][0]["port"] = 80
 
 
+@fault(r"ConfigMap/gateway-\w+: services.conf: console:8004 is no port of a Service here")
+def gateway_without_the_web_interface(f: Faulty) -> None:
+    f.objects.remove(f.object("Service", "console"))
+
+
 @pytest.mark.parametrize("name", sorted(FAULTS))
 def test_a_fault_is_named(name: str) -> None:
     folder, change, named = FAULTS[name]
@@ -540,6 +575,19 @@ def test_an_arrow_too_many_is_seen() -> None:
     faulty.objects.append(egress)
     found = arrows(Manifests(faulty.objects, outside("base")))
     assert ("config", "billing", 8003) in found
+
+
+def test_a_way_from_the_console_past_the_gateway_is_seen() -> None:
+    faulty = Faulty("base")
+    for policy, key, peers in (("console", "egress", "to"), ("config", "ingress", "from")):
+        other = "config" if key == "egress" else "console"
+        rule = {
+            peers: [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": other}}}],
+            "ports": [{"protocol": "TCP", "port": 8001}],
+        }
+        faulty.object("NetworkPolicy", policy)["spec"][key].append(rule)
+    found = arrows(Manifests(faulty.objects, outside("base")))
+    assert ("console", "config", 8001) in found
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from handoff_common.settings import DatabaseSettings, Settings, documented
 from handoff_common.topics import TOPICS
 from handoff_config import wiring as config
 from handoff_config.settings import ConfigProcess, ConfigSettings
+from handoff_console.settings import ConsoleProcess
 from handoff_edge.errors import STATUS, UNANSWERED
 from handoff_metering import wiring as metering
 from handoff_metering.settings import MeteringProcess, MeteringSettings
@@ -33,6 +34,7 @@ def test_every_setting_is_documented() -> None:
         ConfigProcess,
         MeteringProcess,
         BillingProcess,
+        ConsoleProcess,
         TopicSettings,
         DatabaseSettings,
     )

@@ -3,26 +3,32 @@
 `make up-check` runs it against a system that `make up` started, with empty volumes. It is no part
 of `make test`, which has no Docker. The clients' own record is the witness: whatever was killed,
 metering must end up with every connection that they opened, each closed, each with the minutes that
-they count.
+they count. Beside them somebody signs in to the web interface and stays signed in to the end.
 """
 
 import asyncio
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
+import httpx
 from rich.console import Console
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from handoff_common.errors import HandoffError
+from handoff_console.security import CONTENT_SECURITY_POLICY
 from handoff_standalone.demo import clients, story
 from handoff_standalone.rest import Api
 
-PARTS = ("gateway", "config", "metering", "billing", "origin", "postgres", "kafka", "edge")
+PARTS = (
+    *("gateway", "console", "config", "metering", "billing"),
+    *("origin", "postgres", "kafka", "edge"),
+)
 CLIENTS = 15
 CUTS_CLIENTS = frozenset({"edge", "origin"})
 # Below a minute, so that a connection owes exactly one, also where its end is only known by the
@@ -85,6 +91,33 @@ async def agrees(place: story.Place, customer: story.Customer, witness: clients.
     raise SystemExit(f"clients: {wanted}; metering after {RECOVERY_SECONDS:.0f} s: {said}")
 
 
+async def sign_in(browser: httpx.AsyncClient, token: str) -> None:
+    """As a person does, through the gateway: the page under its policy, a file of it, the form."""
+    page = await browser.get("/sign-in")
+    style = re.search(r'href="(/static/app\.css\?v=\w+)"', page.text)
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    if page.status_code != 200 or style is None or csrf is None:
+        raise SystemExit(f"/sign-in: {page.status_code} {page.text[:500]}")
+    if (policy := page.headers.get("Content-Security-Policy")) != CONTENT_SECURITY_POLICY:
+        raise SystemExit(f"/sign-in: Content-Security-Policy: {policy}")
+    file = await browser.get(style[1])
+    if file.status_code != 200 or "immutable" not in file.headers.get("Cache-Control", ""):
+        raise SystemExit(f"{style[1]}: {file.status_code} {dict(file.headers)}")
+    # A browser states where a form comes from.
+    origin = str(browser.base_url).rstrip("/")
+    form = {"csrf": csrf[1], "token": token, "next": ""}
+    answer = await browser.post("/sign-in", data=form, headers={"Origin": origin})
+    if answer.status_code != 303:
+        raise SystemExit(f"signing in: {answer.status_code} {answer.text[:500]}")
+    await still_signed_in(browser)
+
+
+async def still_signed_in(browser: httpx.AsyncClient) -> None:
+    target = (await browser.get("/")).headers.get("Location")
+    if target != "/operations":
+        raise SystemExit(f"an operator who has signed in is sent from / to {target}")
+
+
 async def main(parts: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     place = story.Place(
@@ -93,6 +126,17 @@ async def main(parts: list[str]) -> int:
         None,
         compose("exec", "--no-TTY", "config", "cat", "/var/lib/handoff/operator-token"),
     )
+    async with httpx.AsyncClient(base_url=place.api_url, timeout=10) as browser:
+        await sign_in(browser, place.operator_token)
+        console.print("the operator has signed in to the web interface, through the gateway")
+        await kill_each(place, browser, console, parts or list(PARTS))
+    return 0
+
+
+async def kill_each(
+    place: story.Place, browser: httpx.AsyncClient, console: Console, parts: list[str]
+) -> None:
+    """Clients through the system, then again while each part is killed under them."""
     customer = await story.set_up(place, 9000, console, origin_host="origin")
     edge = clients.Edge(place.edge_port, story.DOMAIN)
     witness = clients.Witness()
@@ -112,7 +156,7 @@ async def main(parts: list[str]) -> int:
         raise SystemExit(f"of {CLIENTS} clients only {witness.opened - 1} were handed off")
     took = await agrees(place, customer, witness)
     console.print(f"clients and metering agree on {witness.opened} connections after {took:.1f} s")
-    for part in parts or PARTS:
+    for part in parts:
         before = witness.opened
         async with traffic(edge, witness):
             began = time.monotonic()
@@ -124,12 +168,12 @@ async def main(parts: list[str]) -> int:
         if part not in CUTS_CLIENTS and witness.opened - before != CLIENTS:
             through = witness.opened - before
             raise SystemExit(f"{part} was killed, and {through} of {CLIENTS} clients got through")
+        await still_signed_in(browser)
         took = await agrees(place, customer, witness)
         console.print(
             f"{part:9} killed, all ready again after {back:4.1f} s; {witness.opened - before} more "
             f"connections, agreed {took:.1f} s after their end"
         )
-    return 0
 
 
 if __name__ == "__main__":

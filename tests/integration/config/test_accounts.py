@@ -204,6 +204,7 @@ async def test_tenants_do_not_see_each_other(system: ConfigSystem, acme: Tenant)
         ("PUT", f"/enabled-products/v1/websockets/services/{service_id}", {}),
         ("DELETE", f"/enabled-products/v1/websockets/services/{service_id}", {}),
         ("PUT", f"/v1/services/{service_id}/limits", {"json": {}}),
+        ("POST", f"/v1/services/{service_id}/versions/1/match", {"json": {"url": "ws://a.test"}}),
         (
             "POST",
             f"/v1/customers/{acme.customer_id}/users",

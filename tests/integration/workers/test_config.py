@@ -93,3 +93,24 @@ async def test_what_the_log_is_told_of_a_service_ascends(
         assert isinstance(event, ServiceSnapshot)
         told[event.subject].append(event.data.revision)
     assert told and all(revisions == sorted(revisions) for revisions in told.values())
+
+
+async def test_guesses_at_either_are_counted_together(
+    replicas: tuple[ConfigSystem, ConfigSystem],
+) -> None:
+    first, second = replicas
+    acme = await first.tenant("Acme")
+    path = f"/v1/users/{acme.user.user_id}/password"
+    assert (await acme.superuser.put(path, json={"password": "a long password"})).is_success
+    nobody = [system.person("") for system in (first, second)]
+
+    async def guess(number: int, password: str = "a wrong password") -> int:
+        body = {"login": "user@acme.example", "password": password}
+        return (await nobody[number % 2].post("/v1/sessions", json=body)).status_code
+
+    answers = await asyncio.gather(*(guess(number) for number in range(16)))
+    assert sorted(answers) == [401] * 10 + [429] * 6
+    assert [await guess(number, "a long password") for number in range(2)] == [429, 429]
+    anew = await through(second, acme.superuser).put(path, json={"password": "a new password"})
+    assert anew.status_code == 204
+    assert await guess(0, "a new password") == 201

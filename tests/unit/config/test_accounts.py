@@ -243,6 +243,16 @@ class AnyInterleaving(RuleBasedStateMachine):
         if token not in self.state.tokens:
             self.command(lambda s: commands.create_token(s, user, new(token), OPERATOR, NOW))
 
+    @rule(user=ids, token=ids)
+    def sign_in(self, user: str, token: str) -> None:
+        assert self.state is not None
+        if token not in self.state.tokens:
+            self.command(lambda s: commands.create_session(s, user, new(token, NOW + 9), NOW))
+
+    @rule(user=ids)
+    def set_password(self, user: str) -> None:
+        self.command(lambda s: commands.set_password(s, user, "a long password", OPERATOR))
+
     @rule(token=ids)
     def revoke(self, token: str) -> None:
         self.command(lambda s: commands.revoke_token(s, token, OPERATOR))

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handoff_common.request_head import HEAD_MAX
 from handoff_edge.errors import STATUS, Refused
-from handoff_edge.head import HEAD_MAX, Head, HeadReader
+from handoff_edge.head import Head, HeadReader
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ODD = (

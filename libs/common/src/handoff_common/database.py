@@ -144,7 +144,9 @@ class Database:
         self.away: str | None = None
         self._url, self._name = url, name
         options = _SQLITE if self.is_sqlite else _postgres_options(self.limits, name)
-        self.engine: AsyncEngine = create_async_engine(url, **options)
+        # What a statement was given stays out of the text of its failure, and so out of logs: it
+        # may be a hash, or what somebody wrote.
+        self.engine: AsyncEngine = create_async_engine(url, hide_parameters=True, **options)
         self._turn = asyncio.Lock()
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)

@@ -1,10 +1,11 @@
 """What stands before a request's body: the caller's token, and a bound on the bytes.
 
 A body is memory and work that a caller makes us spend, so nothing of it is read for a caller
-without a token in force, and it is counted while it arrives, whatever length was announced.
+without a token in force, and it is counted while it arrives, whatever length was announced. Paths
+that a token is got from are open to all, and take a short body only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
@@ -14,6 +15,7 @@ from handoff_common.access import AccessView, caller
 from handoff_common.errors import ApiError, HandoffError
 
 MAX_BODY_BYTES = 1_048_576
+MAX_OPEN_BODY_BYTES = 16_384
 
 
 class BodyRefused(HTTPException):
@@ -30,11 +32,19 @@ class BodyGuard:
     what is announced as too long; and while it reads one, 413 where it becomes too long.
 
     access: where tokens are looked up; None while the application has none, in parts of tests.
+    open_paths: that anyone may send a body to, of at most `MAX_OPEN_BODY_BYTES`.
     """
 
-    def __init__(self, app: ASGIApp, *, access: Callable[[], AccessView | None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access: Callable[[], AccessView | None],
+        open_paths: Collection[str] = (),
+    ) -> None:
         self._app = app
         self._access = access
+        self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -42,16 +52,21 @@ class BodyGuard:
             return
         begun = False
         size = 0
+        is_open = scope["path"] in self._open_paths
+        most = MAX_OPEN_BODY_BYTES if is_open else MAX_BODY_BYTES
 
         async def guarded() -> Message:
             nonlocal begun, size
             if not begun:
                 begun = True
-                await self._admit(Request(scope))
+                request = Request(scope)
+                if not is_open:
+                    await self._admit(request)
+                _refuse_announced(request, most)
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MAX_BODY_BYTES:
-                raise too_large()
+            if size > most:
+                raise too_large(most)
             return message
 
         await self._app(scope, guarded, send)
@@ -63,16 +78,17 @@ class BodyGuard:
                 await caller(access, request)
             except HandoffError as error:
                 raise BodyRefused(error) from error
-        announced = request.headers.get("content-length", "0")
-        # An absurd count of digits is not worth a conversion; what is no number the server refuses.
-        digits = announced.isascii() and announced.isdigit()
-        if digits and (len(announced) > 18 or int(announced) > MAX_BODY_BYTES):
-            raise too_large()
 
 
-def too_large() -> BodyRefused:
+def _refuse_announced(request: Request, most: int) -> None:
+    announced = request.headers.get("content-length", "0")
+    # An absurd count of digits is not worth a conversion; what is no number the server refuses.
+    digits = announced.isascii() and announced.isdigit()
+    if digits and (len(announced) > 18 or int(announced) > most):
+        raise too_large(most)
+
+
+def too_large(most: int) -> BodyRefused:
     return BodyRefused(
-        ApiError(
-            413, "body_too_large", "Request body too large", f"allowed: {MAX_BODY_BYTES} bytes"
-        )
+        ApiError(413, "body_too_large", "Request body too large", f"allowed: {most} bytes")
     )

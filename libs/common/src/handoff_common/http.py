@@ -67,11 +67,13 @@ def create_app(
     classic_paths: Sequence[str],
     registry: CollectorRegistry,
     not_ready: Callable[[], Sequence[str]],
+    open_paths: Sequence[str] = (),
 ) -> FastAPI:
     """An application with the shared parts in place.
 
     classic_paths: path prefixes that answer in the classic shape.
     not_ready: the reasons why the service is not ready; none when it is.
+    open_paths: that take a short body from callers without a token.
     The caller sets `app.state.access`, the AccessView that knows the tokens.
     """
     # Paths are the same behind the embedded gateway, which puts only the service's own pages below
@@ -148,12 +150,15 @@ def create_app(
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = with_tokens(with_refusals(framework_document(), classic))
+            refusals = with_refusals(framework_document(), classic)
+            app.openapi_schema = with_tokens(refusals, tuple(open_paths))
         return app.openapi_schema
 
     add_docs_page(app)
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
-    app.add_middleware(BodyGuard, access=lambda: getattr(app.state, "access", None))
+    app.add_middleware(
+        BodyGuard, access=lambda: getattr(app.state, "access", None), open_paths=open_paths
+    )
     app.add_middleware(RequestId)
     return app
 

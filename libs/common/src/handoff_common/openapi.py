@@ -70,12 +70,12 @@ def with_refusals(document: dict[str, Any], classic: tuple[str, ...]) -> dict[st
     return document
 
 
-def with_tokens(document: dict[str, Any]) -> dict[str, Any]:
+def with_tokens(document: dict[str, Any], open_paths: tuple[str, ...] = ()) -> dict[str, Any]:
     """The document, with the two ways to give a token, either of which every operation takes but
-    those that ask for none."""
+    those that ask for none: the shared ones, and those of `open_paths`."""
     document["components"]["securitySchemes"] = TOKENS
     document["security"] = [{name: []} for name in TOKENS]
-    for path in OPEN_TO_ALL:
+    for path in (*OPEN_TO_ALL, *open_paths):
         for operation in document["paths"].get(path, {}).values():
             operation["security"] = []
     return document

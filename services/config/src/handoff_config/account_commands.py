@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from msgspec.structs import replace
 
 from handoff_common.errors import FieldError, conflict, forbidden, not_found
-from handoff_config import fields
+from handoff_config import errors, fields, passwords
 from handoff_config.contracts import (
     AnyCustomerEvent,
     AnyOperatorsEvent,
@@ -20,6 +20,7 @@ from handoff_config.contracts import (
     CustomerDeleted,
     CustomerUpdated,
     Operators,
+    PasswordSet,
     Token,
     TokenCreated,
     TokenRevoked,
@@ -34,6 +35,8 @@ Values = Mapping[str, Any]
 ACCOUNT_TYPES = ("trial", "paid")
 ROLES = ("superuser", "engineer", "billing", "user")
 SCOPES = ("global", "global:read")
+MAX_SESSIONS = 50
+"""Sessions in force of one user; another one ends the oldest."""
 LATEST_MS = 253_402_300_799_000
 """The last second of the year 9999."""
 
@@ -149,9 +152,13 @@ def _period(contract: Contract) -> list[FieldError | None]:
 
 
 def create_user(customer: Customer, user_id: str, values: Values) -> Events:
+    """`values` may hold a `password`; that there is one is an event, what it is is not."""
     user = User(user_id, values["login"], values.get("name") or "", values["role"])
-    fields.require(_user_problems(user))
-    return (UserSaved(user),)
+    password = values.get("password")
+    wrong = None if password is None else passwords.problem("password", password, user.login)
+    fields.require([*_user_problems(user), wrong])
+    saved = UserSaved(user)
+    return (saved,) if password is None else (saved, PasswordSet(user_id))
 
 
 def update_user(customer: Customer, user_id: str, values: Values) -> Events:
@@ -170,6 +177,19 @@ def delete_user(customer: Customer, user_id: str) -> Events:
     if user.role == "superuser":
         _keep_a_superuser(customer, user)
     return (UserDeleted(user_id),)
+
+
+def set_password(customer: Customer, user_id: str, password: str, asking: Asking) -> Events:
+    """One's own, or, for a superuser or an operator, that of any user of the customer. The user's
+    sessions end. That one's own was confirmed first is for the caller to see to."""
+    user = user_of(customer, user_id)
+    if asking.user_id != user_id and asking.role not in ("superuser", "operator"):
+        raise forbidden(
+            f"role {asking.role!r} may set its own password only; allowed for other users: "
+            "superuser, operator"
+        )
+    fields.require([passwords.problem("password", password, user.login)])
+    return (PasswordSet(user_id),)
 
 
 def _keep_a_superuser(customer: Customer, user: User) -> None:
@@ -201,7 +221,7 @@ class NewToken(NamedTuple):
     expires_ms: int | None
 
 
-def _token(new: NewToken, user_id: str | None, now_ms: int) -> Token:
+def _token(new: NewToken, user_id: str | None, now_ms: int, *, session: bool = False) -> Token:
     expires = new.expires_ms
     fields.require(
         [
@@ -219,6 +239,7 @@ def _token(new: NewToken, user_id: str | None, now_ms: int) -> Token:
         name=new.name,
         scope=new.scope,
         expires_ms=expires,
+        session=session,
     )
 
 
@@ -233,6 +254,23 @@ def create_token(
             "superuser, operator"
         )
     return (TokenCreated(_token(new, user_id, now_ms)),)
+
+
+def create_session(
+    state: Customer | None, user_id: str, new: NewToken, now_ms: int
+) -> Sequence[AnyCustomerEvent]:
+    """The token of a user who has shown its password. One who is gone by now is answered as if
+    the password were wrong."""
+    if state is None or user_id not in state.users:
+        raise errors.sign_in_failed()
+    sessions = sorted(
+        (t for t in state.tokens.values() if t.session and t.user_id == user_id),
+        key=lambda token: (token.created_ms, token.token_id),
+    )
+    in_force = [token for token in sessions if token.in_force(now_ms)]
+    surplus = in_force[: max(0, len(in_force) + 1 - MAX_SESSIONS)]
+    made = TokenCreated(_token(new, user_id, now_ms, session=True))
+    return (*(TokenRevoked(token.token_id) for token in surplus), made)
 
 
 def revoke_token(customer: Customer, token_id: str, asking: Asking) -> Events:

@@ -8,7 +8,17 @@ from prometheus_client import CollectorRegistry
 import handoff_config
 from handoff_common.access import AccessView
 from handoff_common.http import create_app
-from handoff_config.routes import customers, history, parts, products, services, tokens, users
+from handoff_config.routes import (
+    customers,
+    history,
+    matching,
+    parts,
+    products,
+    services,
+    sessions,
+    tokens,
+    users,
+)
 from handoff_config.writes import Context, RateLimitHeaders
 
 CLASSIC_PATHS = (
@@ -33,6 +43,7 @@ def application(
         classic_paths=CLASSIC_PATHS,
         registry=registry,
         not_ready=not_ready,
+        open_paths=(sessions.PATH,),
     )
     app.state.access = access
     app.state.config = context
@@ -40,7 +51,9 @@ def application(
         services.router,
         services.versions,
         parts.router,
+        matching.router,
         products.router,
+        sessions.router,
         tokens.router,
         users.router,
         customers.router,

@@ -1,7 +1,8 @@
 """A customer with its contracts, users and tokens, and the operators' tokens: state, events, fold.
 
 Pure. `fold` and `fold_operators` never refuse: what may happen is decided in `account_commands`.
-Instants are epoch milliseconds. A token's text is nowhere here, only its SHA-256.
+Instants are epoch milliseconds. A token's text is nowhere here, only its SHA-256; of a password
+there is only when it was set: its hash is in no event (docs/adr/0016-password-hashes.md).
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,8 @@ Scope = Literal["global", "global:read"]
 FORGET_TOKENS_AFTER_MS = 30 * 86_400_000
 """A token that was revoked or expired this long ago leaves the state when the next one is made, so
 that short-lived tokens do not pile up. Events keep it for ever."""
+FORGET_SESSIONS_AFTER_MS = 86_400_000
+"""The same for sessions, of which a user has a new one each day."""
 
 # --- State -------------------------------------------------------------------------------------
 
@@ -40,10 +43,12 @@ class User(Struct, frozen=True, omit_defaults=True):
     role: UserRole
     created_ms: int = 0
     updated_ms: int = 0
+    password_set_ms: int | None = None
+    """None: no password, so no signing in."""
 
 
 class Token(Struct, frozen=True, omit_defaults=True):
-    """`user_id` None: an operator's."""
+    """`user_id` None: an operator's. session: made by signing in."""
 
     token_id: str
     sha256: str
@@ -53,6 +58,7 @@ class Token(Struct, frozen=True, omit_defaults=True):
     created_ms: int = 0
     expires_ms: int | None = None
     revoked_ms: int | None = None
+    session: bool = False
 
     def ended_ms(self) -> int | None:
         ends = [ms for ms in (self.expires_ms, self.revoked_ms) if ms is not None]
@@ -120,6 +126,12 @@ class UserDeleted(AccountEvent, frozen=True, tag="user.deleted"):
     user_id: str
 
 
+class PasswordSet(AccountEvent, frozen=True, tag="user.password_set"):
+    """That it was set, and by whom; never the password nor its hash. Ends the user's sessions."""
+
+    user_id: str
+
+
 class TokenCreated(AccountEvent, frozen=True, tag="token.created"):
     token: Token
 
@@ -135,6 +147,7 @@ AnyCustomerEvent = (
     | ContractSaved
     | UserSaved
     | UserDeleted
+    | PasswordSet
     | TokenCreated
     | TokenRevoked
 )
@@ -183,8 +196,23 @@ def fold(state: Customer | None, event: AnyCustomerEvent, at_ms: int) -> Custome
             return replace(state, contracts={**state.contracts, contract.contract_id: saved})
         case UserSaved(user=user):
             was = state.users.get(user.user_id)
-            kept = replace(user, created_ms=was.created_ms if was else at_ms, updated_ms=at_ms)
+            kept = replace(
+                user,
+                created_ms=was.created_ms if was else at_ms,
+                updated_ms=at_ms,
+                password_set_ms=was.password_set_ms if was else None,
+            )
             return replace(state, users={**state.users, user.user_id: kept})
+        case PasswordSet(user_id=user_id):
+            user = replace(state.users[user_id], password_set_ms=at_ms)
+            return replace(
+                state,
+                users={**state.users, user_id: user},
+                tokens={
+                    k: _revoked(t, at_ms) if t.session and t.user_id == user_id else t
+                    for k, t in state.tokens.items()
+                },
+            )
         case UserDeleted(user_id=user_id):
             return replace(
                 state,
@@ -208,7 +236,8 @@ def _tokens(tokens: Mapping[str, Token], event: AnyOperatorsEvent, at_ms: int) -
     kept = {
         k: t
         for k, t in tokens.items()
-        if (ended := t.ended_ms()) is None or ended > at_ms - FORGET_TOKENS_AFTER_MS
+        if (ended := t.ended_ms()) is None
+        or ended > at_ms - (FORGET_SESSIONS_AFTER_MS if t.session else FORGET_TOKENS_AFTER_MS)
     }
     return {**kept, event.token.token_id: replace(event.token, created_ms=at_ms)}
 

@@ -50,6 +50,48 @@ def key_reused() -> ApiError:
     )
 
 
+def sign_in_failed() -> ApiError:
+    """One answer to a login that nobody has, a user without a password, and a wrong password."""
+    return ApiError(
+        401,
+        "sign_in_failed",
+        "Sign-in failed",
+        "no user has this login and this password",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def too_many_sign_ins(wait_s: int) -> ApiError:
+    return ApiError(
+        429,
+        "too_many_sign_ins",
+        "Too many failed sign-ins",
+        f"too many sign-ins with this login, or from this address, have failed; try again in "
+        f"{wait_s} s",
+        headers={"Retry-After": str(wait_s)},
+    )
+
+
+def sign_in_busy() -> ApiError:
+    return ApiError(
+        503,
+        "sign_in_busy",
+        "Busy",
+        "too many passwords wait to be checked; try again",
+        headers={"Retry-After": "1"},
+    )
+
+
+def wrong_current_password() -> ApiError:
+    return ApiError(
+        403,
+        "wrong_current_password",
+        "Wrong current password",
+        "current_password is not the user's password",
+        [FieldError("current_password", "is wrong; allowed: the user's present password")],
+    )
+
+
 def too_many_writes(limit: int, reset_s: int) -> ApiError:
     return ApiError(
         429,

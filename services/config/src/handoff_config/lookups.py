@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, or_, select, update
 
 from handoff_common.database import Tx, lock_name
 from handoff_common.errors import ApiError, conflict
-from handoff_config import errors, tables
+from handoff_config import credentials, errors, tables
 from handoff_config.contracts import Customer, Operators, Token
 from handoff_config.services import Service
 from handoff_config.streams import CUSTOMER, OPERATORS_STREAM
@@ -162,6 +162,7 @@ async def _users(tx: Tx, before: Customer | None, after: Customer) -> None:
     gone = [user_id for user_id in known if user_id not in after.users]
     if gone:
         await tx.execute(delete(table).where(table.c.user_id.in_(gone)))
+        await credentials.forget(tx, gone)
     for user in after.users.values():
         was = known.get(user.user_id)
         if was is not None and was.login == user.login:

@@ -20,6 +20,8 @@ from pydantic import (
 )
 
 from handoff_common.http import StrictModel, parse
+from handoff_common.matching import Condition
+from handoff_common.request_head import HEAD_MAX
 from handoff_config.backends import FIELDS
 
 Role = Literal["superuser", "engineer", "billing", "user"]
@@ -194,12 +196,6 @@ class ContractChange(Change):
     ends_at: Instant | None = None
 
 
-class NewUser(StrictModel):
-    login: str = Field(description="Unique in the whole deployment")
-    name: str = ""
-    role: Role
-
-
 class UserChange(Change):
     """Fields left out stay as they are."""
 
@@ -223,6 +219,54 @@ class LimitsIn(StrictModel):
     idle_timeout_ms: int = Field(600_000, description="No byte either way for this long")
     half_closed_timeout_ms: int = Field(30_000, description="One side has ended, no byte")
     max_duration_ms: int | None = Field(None, description="Longest life of a connection")
+
+
+_NameAndValue = {
+    "type": "array",
+    "prefixItems": [{"type": "string"}, {"type": "string"}],
+    "minItems": 2,
+    "maxItems": 2,
+}
+_MAX_LINES = 1_000
+
+
+class MatchIn(StrictModel):
+    """The upgrade request of a client that opens `url`. Together at most as long as the head that
+    an edge takes."""
+
+    url: str = Field(
+        max_length=HEAD_MAX,
+        description="`ws://` or `wss://`, a host with an optional port, path and query as sent",
+        examples=["wss://chat.example.com/rooms/1?lang=en"],
+    )
+    headers: Annotated[
+        list[tuple[str, str]],
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "array", "items": _NameAndValue, "maxItems": _MAX_LINES},
+                    {
+                        "type": "object",
+                        "additionalProperties": {"type": "string"},
+                        "maxProperties": _MAX_LINES,
+                    },
+                ]
+            }
+        ),
+    ] = Field(
+        [],
+        max_length=_MAX_LINES,
+        description="Names and values in pairs, or an object; without `Host`, which `url` says. "
+        "What every upgrade request has is there unless given",
+    )
+    subprotocols: list[str] = Field(
+        [], max_length=_MAX_LINES, description="Offered, in order of preference"
+    )
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        return list(value.items()) if isinstance(value, dict) else value
 
 
 # --- Answers -------------------------------------------------------------------------------------
@@ -362,6 +406,7 @@ class TokenOut(BaseModel):
     name: str
     scope: Scope
     services: list[str]
+    session: bool = Field(description="Whether signing in made it")
     created_at: datetime
     expires_at: datetime | None = None
     deleted_at: datetime | None = None
@@ -385,6 +430,7 @@ class UserOut(Stamped):
     require_new_password: bool
     two_factor_auth_enabled: bool
     two_factor_setup_required: bool
+    password_set_at: datetime | None = Field(description="null: has none, and cannot sign in")
 
 
 class ContractOut(BaseModel):
@@ -455,6 +501,37 @@ class Check(BaseModel):
     may_toggle: bool = Field(description="Whether the asking token may enable and disable")
     compatible: bool
     violations: list[ViolationOut]
+
+
+class MatchedDomain(BaseModel):
+    name: str | None = Field(description="The version's domain that takes the host; null: none")
+    claimed: bool = Field(description="Whether the version has one")
+
+
+class MatchRefusal(BaseModel):
+    """As an edge would refuse the request by this configuration."""
+
+    code: Literal["unknown_domain", "no_rule"]
+    text: str
+
+
+class Trial(BaseModel):
+    rule: str
+    matched: bool
+    failed: Condition | None = Field(description="The first condition that does not hold")
+
+
+class MatchOut(BaseModel):
+    """`rule` is null where there are no rules and the only backend takes all; with a `refusal`,
+    `rule` and `backend` are both null."""
+
+    service_id: str
+    version: int
+    domain: MatchedDomain
+    rule: str | None
+    backend: str | None
+    refusal: MatchRefusal | None
+    tried: list[Trial] = Field(description="In order, up to the first rule that matches")
 
 
 class LimitsOut(LimitsIn):

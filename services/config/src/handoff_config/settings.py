@@ -29,6 +29,9 @@ class ConfigSettings(Settings):
         le=30,
         description="How long a change waits until every service knows it; 0 to 30 seconds",
     )
+    session_hours: int = Field(
+        12, ge=1, le=168, description="How long the token of a sign-in is in force; 1 to 168 hours"
+    )
 
 
 class ConfigProcess(ProcessSettings):

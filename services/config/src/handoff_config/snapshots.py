@@ -14,7 +14,7 @@ from handoff_common.events import (
 )
 from handoff_common.instants import from_ms
 from handoff_config.contracts import Customer, Operators
-from handoff_config.services import Enablement, Rule, Service, in_matching_order
+from handoff_config.services import Enablement, Rule, Service, Version, in_matching_order
 
 
 def of_service(service: Service, revision: int) -> ServiceData:
@@ -34,29 +34,30 @@ def of_service(service: Service, revision: int) -> ServiceData:
         keep_open=websockets.keep_open,
         ngwaf_enabled=service.enabled("ngwaf"),
         domains=() if version is None else tuple(sorted(version.domains)),
-        backends=(
-            ()
-            if version is None
-            else tuple(
-                BackendSnapshot(
-                    name=b.name,
-                    address=b.address,
-                    port=b.port,
-                    use_ssl=b.use_ssl,
-                    override_host=b.override_host,
-                )
-                for b in version.backends.values()
-            )
-        ),
-        rules=(
-            ()
-            if version is None
-            else tuple(_rule_snapshot(r) for r in in_matching_order(version.rules.values()))
-        ),
+        backends=() if version is None else backends_of(version),
+        rules=() if version is None else rules_of(version),
         limits=service.limits,
         created_at=from_ms(service.created_ms),
         deleted_at=None if service.deleted_ms is None else from_ms(service.deleted_ms),
     )
+
+
+def backends_of(version: Version) -> tuple[BackendSnapshot, ...]:
+    return tuple(
+        BackendSnapshot(
+            name=b.name,
+            address=b.address,
+            port=b.port,
+            use_ssl=b.use_ssl,
+            override_host=b.override_host,
+        )
+        for b in version.backends.values()
+    )
+
+
+def rules_of(version: Version) -> tuple[RuleSnapshot, ...]:
+    """In the order in which they are tried."""
+    return tuple(_rule_snapshot(r) for r in in_matching_order(version.rules.values()))
 
 
 def _rule_snapshot(rule: Rule) -> RuleSnapshot:

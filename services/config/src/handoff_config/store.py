@@ -6,7 +6,7 @@ again on the new state, a few times, and then gives up with 409 `concurrent_chan
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -70,6 +70,11 @@ class Done(Generic[S]):
     after: S | None = None
 
 
+Beside = Callable[[Tx], Awaitable[None]]
+"""What is written in a change's transaction and is in no event: after them, so that the stream is
+locked. It may refuse the change."""
+
+
 class _Repeated(Exception):
     """The request was answered before."""
 
@@ -100,20 +105,23 @@ class Store:
         actor: Actor,
         answer: Callable[[S], Answer] = _nothing,
         once: Once | None = None,
+        beside: Beside | None = None,
     ) -> Done[S]:
         """Run one command on one stream.
 
         decide: the state (None: no such stream yet) → the events, or an ApiError; called again
         where another writer was faster. answer: the new state → what the request is answered,
         kept in the same transaction where `once` is given.
-        Raises what `decide` raises, 409 `concurrent_change`, 409 for a taken name, login or
-        domain, 422 `idempotency_key_reused`.
+        Raises what `decide` and `beside` raise, 409 `concurrent_change`, 409 for a taken name,
+        login or domain, 422 `idempotency_key_reused`.
         """
         stream = f"{kind.prefix}{identifier}"
         for _ in range(_ATTEMPTS):
             try:
                 async with self.db.transaction() as tx:
-                    return await self._attempt(tx, kind, stream, decide, actor, answer, once)
+                    return await self._attempt(
+                        tx, kind, stream, decide, actor, answer, once, beside
+                    )
             except IntegrityError:
                 # Another writer took the stream's next version, a name or the key first.
                 continue
@@ -130,6 +138,7 @@ class Store:
         actor: Actor,
         answer: Callable[[S], Answer],
         once: Once | None,
+        beside: Beside | None,
     ) -> Done[S]:
         if once is not None:
             await self._refuse_repeat(tx, once)
@@ -157,6 +166,8 @@ class Store:
             messages = kind.messages(before, state, revision, now)
             await enqueue(tx, tables.outbox, messages)
             told = bool(messages)
+        if beside is not None:
+            await beside(tx)
         answered = answer(state)
         if once is not None:
             await self._keep_answer(tx, once, answered, now)

@@ -2,6 +2,7 @@
 
 `events` is the truth; nothing in it is ever updated or deleted. `streams` and the look-ups
 (`customers`, `users`, `tokens`, `services`, `active_domains`) can be made again from it.
+`passwords` cannot: docs/adr/0016-password-hashes.md says why.
 """
 
 from sqlalchemy import (
@@ -108,6 +109,30 @@ active_domains = Table(
     Column("customer_id", String(64), nullable=False),
     Index(None, "service_id"),
     Index(None, "parent"),
+)
+
+passwords = Table(
+    "passwords",
+    metadata,
+    Column("user_id", String(64), primary_key=True),
+    # argon2id with its parameters and salt, in the PHC string format.
+    Column("hash", Text, nullable=False),
+)
+
+sign_in_failures = Table(
+    "sign_in_failures",
+    metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    # Of what was given as a login, which may be a password in the wrong field.
+    Column("login_sha256", String(64), nullable=False),
+    # passwords.source_of
+    Column("source", String(64), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index(None, "login_sha256", "at_ms"),
+    Index(None, "source", "at_ms"),
+    Index(None, "at_ms"),
 )
 
 answers = Table(

@@ -11,7 +11,7 @@ from msgspec import to_builtins
 from handoff_common.access import ALLOWED, Permission, Principal
 from handoff_common.events import Limits
 from handoff_common.instants import rfc3339
-from handoff_config import backends, history, products, service_commands
+from handoff_config import backends, history, products, rule_tester, service_commands
 from handoff_config.contracts import Contract, Customer, Token, User, entitlement
 from handoff_config.services import (
     Director,
@@ -219,6 +219,25 @@ def check(
     }
 
 
+def match(state: Service, looked_at: Version, outcome: rule_tester.Outcome) -> View:
+    found = outcome.found
+    taken: View = {"rule": None, "backend": None, "refusal": None}
+    if isinstance(found, rule_tester.Refusal):
+        taken["refusal"] = found._asdict()
+    else:
+        taken |= {"rule": found.rule, "backend": found.backend.name}
+    return {
+        "service_id": state.service_id,
+        "version": looked_at.number,
+        "domain": {"name": outcome.domain, "claimed": outcome.domain is not None},
+        **taken,
+        "tried": [
+            {"rule": trial.rule, "matched": trial.failed is None, "failed": trial.failed}
+            for trial in outcome.tried
+        ],
+    }
+
+
 def limits(service_id: str, found: Limits) -> View:
     return {"service_id": service_id, **to_builtins(found)}
 
@@ -279,6 +298,9 @@ def user(customer_id: str, found: User) -> View:
         "role": found.role,
         "customer_id": customer_id,
         **_FLAGS,
+        "password_set_at": (
+            None if found.password_set_ms is None else rfc3339(found.password_set_ms)
+        ),
         **stamps(found.created_ms, found.updated_ms),
     }
 
@@ -292,6 +314,7 @@ def operator(principal: Principal) -> View:
         "name": "Operator",
         "role": "operator",
         **_FLAGS,
+        "password_set_at": None,
         "created_at": None,
         "updated_at": None,
         "deleted_at": None,
@@ -305,6 +328,7 @@ def token(customer_id: str | None, found: Token) -> View:
         "name": found.name,
         "scope": found.scope,
         "services": [],
+        "session": found.session,
         "created_at": rfc3339(found.created_ms),
     }
     if found.user_id is not None:
@@ -316,6 +340,23 @@ def token(customer_id: str | None, found: Token) -> View:
     if found.revoked_ms is not None:
         shown["deleted_at"] = rfc3339(found.revoked_ms)
     return shown
+
+
+def session(state: Customer, found: Token, text: str) -> View:
+    """What signing in answers. text: the token's, shown this once."""
+    user = state.users[found.user_id or ""]
+    return {
+        "access_token": text,
+        "token_id": found.token_id,
+        "expires_at": rfc3339(found.expires_ms or 0),
+        "user": {
+            "id": user.user_id,
+            "login": user.login,
+            "name": user.name,
+            "role": user.role,
+        },
+        "customer": {"id": state.customer_id, "name": state.name},
+    }
 
 
 # --- History -----------------------------------------------------------------------------------

@@ -10,7 +10,10 @@ from handoff_common.telemetry import new_registry
 from handoff_config import tables
 from handoff_config.api import application
 from handoff_config.bootstrap import FILE_NAME, ensure_operator_token
+from handoff_config.credentials import Credentials
+from handoff_config.hashing import Hasher
 from handoff_config.settings import ConfigSettings
+from handoff_config.sign_in import SignIn
 from handoff_config.store import Store
 from handoff_config.writes import Context, WriteQuota, Writer
 
@@ -24,7 +27,9 @@ def build(settings: ConfigSettings, *, log: EventLog, database: Database, clock:
     access = AccessView(log, clock)
     registry = new_registry()
     writer = Writer(store, outbox, log, settings.settle_seconds, registry)
-    context = Context(settings, store, writer, WriteQuota(settings.write_limit, clock), clock)
+    quota = WriteQuota(settings.write_limit, clock)
+    sign_in = SignIn(Credentials(database, clock), Hasher(), clock, registry)
+    context = Context(settings, store, writer, quota, clock, sign_in)
 
     def not_ready() -> list[str]:
         return [] if access.view.ready else ["tokens: not read to the end of the log yet"]

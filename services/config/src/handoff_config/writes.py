@@ -23,7 +23,8 @@ from handoff_config import errors
 from handoff_config.contracts import Customer, Operators
 from handoff_config.services import Service
 from handoff_config.settings import ConfigSettings
-from handoff_config.store import Actor, Answer, Once, Store
+from handoff_config.sign_in import SignIn
+from handoff_config.store import Actor, Answer, Beside, Once, Store
 from handoff_config.streams import Kind
 
 S = TypeVar("S", Service, Customer, Operators)
@@ -70,16 +71,37 @@ class Writer:
         decide: Callable[[S | None], Sequence[E]],
         answer: Callable[[S], Answer],
         headers: Mapping[str, str] | None = None,
+        *,
+        beside: Beside | None = None,
+        stands_for: bytes | None = None,
     ) -> Response:
         """Change one stream and answer from its new state, once every service knows of it or the
-        wait's bound is over: a slow reader does not undo what was decided."""
+        wait's bound is over: a slow reader does not undo what was decided.
+
+        stands_for: what an Idempotency-Key's repeat is compared by in place of the body, where the
+        body holds a secret: its plain SHA-256 would let a guess be tried at full speed.
+        """
+        by = actor(request, principal.token_id, principal.user_id, principal.login)
+        once = await _once(request, principal, stands_for)
+        return await self.record(
+            by, kind, identifier, decide, answer, headers, once=once, beside=beside
+        )
+
+    async def record(
+        self,
+        by: Actor,
+        kind: Kind[S, E],
+        identifier: str,
+        decide: Callable[[S | None], Sequence[E]],
+        answer: Callable[[S], Answer],
+        headers: Mapping[str, str] | None = None,
+        *,
+        once: Once | None = None,
+        beside: Beside | None = None,
+    ) -> Response:
+        """As `write`, for somebody who need not have a token."""
         done = await self._store.change(
-            kind,
-            identifier,
-            decide,
-            actor=_actor(request, principal),
-            answer=answer,
-            once=await _once(request, principal),
+            kind, identifier, decide, actor=by, answer=answer, once=once, beside=beside
         )
         if done.told:
             await self.settle()
@@ -112,17 +134,19 @@ def respond(answer: Answer, headers: Mapping[str, str] | None = None) -> Respons
     return JSONResponse(answer.body, answer.status, headers=every)
 
 
-def _actor(request: Request, principal: Principal) -> Actor:
+def actor(request: Request, token_id: str | None, user_id: str | None, login: str) -> Actor:
     return Actor(
-        principal.token_id,
-        principal.user_id,
-        principal.login,
+        token_id,
+        user_id,
+        login,
         request.client.host if request.client else "",
         getattr(request.state, "request_id", ""),
     )
 
 
-async def _once(request: Request, principal: Principal) -> Once | None:
+async def _once(
+    request: Request, principal: Principal, stands_for: bytes | None = None
+) -> Once | None:
     key = request.headers.get("idempotency-key")
     if request.method != "POST" or key is None:
         return None
@@ -138,7 +162,7 @@ async def _once(request: Request, principal: Principal) -> Once | None:
     url = request.url
     for part in (request.method, url.path, url.query):
         seen.update(part.encode() + b"\n")
-    seen.update(await request.body())
+    seen.update(await request.body() if stands_for is None else stands_for)
     return Once(principal.token_id, hashlib.sha256(key.encode()).hexdigest(), seen.hexdigest())
 
 
@@ -187,6 +211,7 @@ class Context(NamedTuple):
     writer: Writer
     quota: WriteQuota
     clock: Clock
+    sign_in: SignIn
 
 
 def context(request: Request) -> Context:

@@ -17,11 +17,16 @@ from handoff_console import ends, filters, formats
 from handoff_console.context import Console, Refused, problem
 from handoff_console.pages import (
     connections,
+    customers,
+    invoices,
+    operations,
     parts,
+    price_books,
     refused,
     services,
     sign_in,
     usage,
+    users,
     versions,
     websockets,
 )
@@ -34,7 +39,21 @@ _BROKEN = (
     "<h1>Something broke</h1><p>That was a fault of ours, and it is in the log. "
     '<a href="/">To the start</a></p></html>'
 )
-PAGES = (sign_in, services, versions, parts, websockets, refused, connections, usage)
+PAGES = (
+    sign_in,
+    services,
+    versions,
+    parts,
+    websockets,
+    refused,
+    connections,
+    usage,
+    invoices,
+    operations,
+    customers,
+    users,
+    price_books,
+)
 """In the order in which their routes are tried."""
 
 
@@ -48,7 +67,7 @@ def templates(files: Files) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["static"] = files.address
-    for name in ("number", "money", "size", "duration", "moment", "iso", "month"):
+    for name in ("number", "money", "exact_money", "size", "duration", "moment", "iso", "month"):
         environment.filters[name] = getattr(formats, name)
     environment.filters |= {
         "field_time": filters.field,

@@ -7,6 +7,7 @@ THIN = "\u202f"
 """Between groups of digits, and between a number and its unit."""
 NONE = "–"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_WITHOUT_DECIMALS = frozenset({"JPY", "KRW", "CLP", "VND", "ISK"})
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 
 
@@ -31,6 +32,19 @@ def money(amount: Decimal | None, currency: str, digits: int = 2) -> str:
     symbol = _SYMBOLS.get(currency)
     text = number(abs(rounded))
     sign = "−" if rounded < 0 else ""
+    return f"{sign}{symbol}{text}" if symbol else f"{sign}{text}{THIN}{currency}"
+
+
+def exact_money(amount: Decimal | None, currency: str) -> str:
+    """$0.30864175: every digit, and at least two decimals where the currency has them."""
+    if amount is None:
+        return NONE
+    # By text, and without `abs`: a context would round what has more digits than it.
+    whole, _, part = f"{amount.copy_abs():f}".partition(".")
+    part = part.rstrip("0").ljust(0 if currency in _WITHOUT_DECIMALS else 2, "0")
+    text = number(int(whole)) + (f".{part}" if part else "")
+    symbol = _SYMBOLS.get(currency)
+    sign = "−" if amount < 0 else ""
     return f"{sign}{symbol}{text}" if symbol else f"{sign}{text}{THIN}{currency}"
 
 

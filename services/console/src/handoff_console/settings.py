@@ -42,7 +42,7 @@ class ConsoleProcess(Settings):
 
     console_host: str = Field("127.0.0.1", description="address of the web interface")
     console_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
-        8000, description="port of the web interface; 0 takes a free one"
+        8004, description="port of the web interface; 0 takes a free one"
     )
     console_api_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+$")] = Field(
         "http://127.0.0.1:8000", description="address of the gateway before the REST APIs"

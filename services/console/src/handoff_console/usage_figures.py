@@ -179,7 +179,7 @@ def bytes_chart(figures: Figures) -> Any:
             sum(one.bytes.get(region, 0) for region in rest) for one in figures.periods
         ]
         series.append((f"{len(rest)} others", kind, together))
-    return chart(figures.range, series)
+    return chart(figures.range, series) | {"unit": "B"}
 
 
 def csv(figures: Figures, service: str) -> str:

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from handoff_common.request_head import listed
 from handoff_edge.errors import Refused, refused
-from handoff_edge.head import Field, Head, extension_names, listed, read_fields
+from handoff_edge.head import Field, Head, extension_names, read_fields
 
 ANSWER_HEAD_MAX: Final = 64 * 1024
 """Bytes of all heads of an answer together, the skipped ones included."""

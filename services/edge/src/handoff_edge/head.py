@@ -7,26 +7,28 @@ two parsers could read differently (bare line feeds, folded lines, a body) is re
 
 import base64
 import binascii
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
-from urllib.parse import parse_qsl
 
+from handoff_common.request_head import (
+    FIELD_VALUE,
+    HEAD_MAX,
+    TARGET,
+    TOKEN,
+    host_name,
+    listed,
+    parameters_of,
+    path_of,
+    query_of,
+)
 from handoff_edge.errors import Refusal, Refused, refused
-
-HEAD_MAX: Final = 16 * 1024
-"""Bytes of a request head at most, its empty line included."""
 
 HELD_MAX: Final = 64 * 1024
 """Bytes behind the head that are held while the handshake goes on."""
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(rb"[\x21-\x7e\x80-\xff \t]*")
-_TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://")
 _HTTP_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_REG_NAME = re.compile(r"[A-Za-z0-9._\-]+")
 
 
 class Field(NamedTuple):
@@ -61,16 +63,16 @@ class Head:
 
     @property
     def path(self) -> str:
-        return self.target.partition("?")[0]
+        return path_of(self.target)
 
     @property
     def query(self) -> str:
-        return self.target.partition("?")[2]
+        return query_of(self.target)
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
         """The query, decoded."""
-        return parse_qsl(self.query, keep_blank_values=True)
+        return parameters_of(self.target)
 
     def for_origin(self, override_host: str | None) -> bytes:
         """What is sent to the origin: `raw`, with the value of Host replaced where a backend says
@@ -120,7 +122,10 @@ def parse(raw: bytes) -> Head:
         raise refused("missing_host", "Host is missing")
     if len(hosts) > 1:
         raise refused("duplicate_host", f"Host is given {len(hosts)} times; once is allowed")
-    host = _host(hosts[0].value)
+    host = host_name(hosts[0].value)
+    if host is None:
+        text = f"Host {hosts[0].value!r} is not a name or address with an optional port"
+        raise refused("bad_host", text)
     _must_be_upgrade(lines[0], fields)
     return Head(
         raw=raw,
@@ -149,7 +154,7 @@ def _request_line(line: bytes) -> str:
         raise refused(code, f"{_shown(version)} is not HTTP/1.1")
     if _ABSOLUTE.match(target):
         raise refused("absolute_form", "the target is a whole URL; a path is required")
-    if not _TARGET.fullmatch(target):
+    if not TARGET.fullmatch(target):
         text = "the target must be a path of visible ASCII characters without #"
         raise refused("bad_target", text)
     return target.decode("ascii")
@@ -166,7 +171,7 @@ def read_fields(raw: bytes, offset: int, lines: list[bytes]) -> tuple[Field, ...
         name, colon, value = line.partition(b":")
         if not colon or not TOKEN.fullmatch(name):
             raise refused("bad_header", f"bad header line {_shown(line)}")
-        if not _VALUE.fullmatch(value):
+        if not FIELD_VALUE.fullmatch(value):
             text = f"the value of {_shown(name)} holds a control character"
             raise refused("bad_header", text)
         bare = value.strip(b" \t")
@@ -178,12 +183,6 @@ def read_fields(raw: bytes, offset: int, lines: list[bytes]) -> tuple[Field, ...
     return tuple(fields)
 
 
-def listed(fields: tuple[Field, ...], name: str) -> list[str]:
-    """The elements of a comma-separated header, over all its lines."""
-    values = [field.value for field in fields if field.name == name]
-    return [part for value in values for item in value.split(",") if (part := item.strip(" \t"))]
-
-
 def extension_names(fields: tuple[Field, ...]) -> list[str]:
     """The names in Sec-WebSocket-Extensions. A quoted parameter may hold a comma or semicolon."""
     names = []
@@ -192,30 +191,6 @@ def extension_names(fields: tuple[Field, ...]) -> list[str]:
             unquoted = re.sub(r'"(?:[^"\\]|\\.)*"', "", field.value)
             names += [item.partition(";")[0].strip(" \t").lower() for item in unquoted.split(",")]
     return [name for name in names if name]
-
-
-def _host(value: str) -> str:
-    """Raises Refused unless the value is a name or address with an optional port."""
-    bad = refused("bad_host", f"Host {value!r} is not a name or address with an optional port")
-    host, port = value, ""
-    if value.startswith("["):
-        host, closing, rest = value[1:].partition("]")
-        try:
-            host = str(ipaddress.IPv6Address(host))
-        except ValueError:
-            raise bad from None
-        if not closing or (rest and not rest.startswith(":")):
-            raise bad
-        port = rest[1:]
-    else:
-        host, _, port = value.partition(":")
-        if not _REG_NAME.fullmatch(host):
-            raise bad
-        host = host.lower().removesuffix(".")
-    digits = port.isascii() and port.isdigit() and len(port) <= 5
-    if not host or (port and not (digits and int(port) <= 65535)):
-        raise bad
-    return host
 
 
 def _must_be_upgrade(line: bytes, fields: tuple[Field, ...]) -> None:

@@ -21,6 +21,7 @@ from handoff_common.events import (
     ServiceSnapshot,
 )
 from handoff_common.instants import to_ms
+from handoff_common.matching import domain_taking, normal_domain
 
 PRODUCT = "websockets"
 
@@ -64,11 +65,10 @@ class RuleBook:
         Where two services claim a domain, the one with the greater revision has it: while a domain
         moves, its old owner may be read after its new one.
         """
-        host = host.lower().removesuffix(".")
-        _, dot, parent = host.partition(".")
-        claims = self._claims.get(host) or (self._claims.get(f"*.{parent}") if dot else None)
-        if not claims:
+        domain = domain_taking(host, self._claims)
+        if domain is None:
             return None
+        claims = self._claims[domain]
         winner = max(claims, key=lambda service: (self._services[service].revision, service))
         return self._services[winner]
 
@@ -142,7 +142,7 @@ class RuleBook:
 def _claimed(service: ServiceData) -> set[str]:
     if service.deleted_at is not None or service.active_version is None:
         return set()
-    return {domain.lower().removesuffix(".") for domain in service.domains}
+    return {normal_domain(domain) for domain in service.domains}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,6 +94,25 @@ def token(
 
 
 @app.command()
+def password(
+    context: typer.Context,
+    user_id: str,
+    own: Annotated[
+        bool, typer.Option("--own", help="the token is the user's own: ask for the present one too")
+    ] = False,
+) -> None:
+    """Set a user's password, which ends its sessions.
+
+    Asked for on a terminal; else read from standard input: a line with the present password where
+    --own is given, then a line with the new one. An argument would stand in process lists.
+    """
+    body = {"current_password": _secret("Present password")} if own else {}
+    body["password"] = _secret("New password", twice=True)
+    _call(context, "PUT", f"/v1/users/{user_id}/password", body)
+    typer.echo(f"the password of user {user_id} is set; its sessions have ended")
+
+
+@app.command()
 def price_books(context: typer.Context) -> None:
     """List price books."""
     _print(context, "GET", "/v1/price-books")
@@ -131,13 +151,29 @@ def operator_token(data: Path) -> str:
     return file.read_text().strip()
 
 
+def _secret(prompt: str, *, twice: bool = False) -> str:
+    if sys.stdin.isatty():
+        text: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=twice)
+        return text
+    line = sys.stdin.readline()
+    if not line:
+        raise typer.BadParameter(f"standard input has no line for: {prompt.lower()}")
+    return line.rstrip("\r\n")
+
+
 def _print(
     context: typer.Context, method: str, path: str, body: Mapping[str, Any] | None = None
 ) -> None:
+    typer.echo(json.dumps(_call(context, method, path, body), indent=2))
+
+
+def _call(
+    context: typer.Context, method: str, path: str, body: Mapping[str, Any] | None = None
+) -> Any:
     api, given, data = context.obj
 
     async def call() -> Any:
         async with Api(api, given or operator_token(data)) as client:
             return await client.call(method, path, body)
 
-    typer.echo(json.dumps(asyncio.run(call()), indent=2))
+    return asyncio.run(call())

@@ -73,6 +73,14 @@ async def customer_for(ctx: Context, principal: Principal, customer_id: str) -> 
     return visible_customer(principal, customer_id, state)
 
 
+async def customer_of_user(ctx: Context, principal: Principal, user_id: str) -> str:
+    """Id of the user's customer; 404 where the user may not be seen."""
+    customer_id = await ctx.store.customer_of_user(user_id)
+    if customer_id is None or not principal.may_see(customer_id):
+        raise not_found("user", user_id)
+    return customer_id
+
+
 def asking(principal: Principal) -> account_commands.Asking:
     return account_commands.Asking(str(principal.role), principal.user_id)
 

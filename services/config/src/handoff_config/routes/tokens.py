@@ -25,6 +25,7 @@ from handoff_config.routes.common import (
     TokenOwner,
     asking,
     customer_for,
+    customer_of_user,
     link_header,
     on_customer,
     page_of,
@@ -231,19 +232,12 @@ async def _revoke(request: Request, ctx: Context, principal: Principal, token_id
 # --- Under /v1 -----------------------------------------------------------------------------------
 
 
-async def _customer_of(ctx: Context, principal: Principal, user_id: str) -> str:
-    customer_id = await ctx.store.customer_of_user(user_id)
-    if customer_id is None or not principal.may_see(customer_id):
-        raise not_found("user", user_id)
-    return customer_id
-
-
 @router.post("/v1/users/{user_id}/tokens", status_code=201, response_model=schemas.TokenCreated)
 async def create_user_token(
     user_id: str, body: schemas.NewTokenIn, request: Request, ctx: Ctx, principal: TokenOwner
 ) -> Response:
     """A new token of a user: one's own, or, as a superuser, of any user of the customer."""
-    customer_id = await _customer_of(ctx, principal, user_id)
+    customer_id = await customer_of_user(ctx, principal, user_id)
     values = body.model_dump()
     return await _create(request, ctx, principal, customer_id, user_id, values, {}, 201)
 
@@ -251,7 +245,7 @@ async def create_user_token(
 @router.get("/v1/users/{user_id}/tokens", response_model=Page[schemas.TokenOut])
 async def list_user_tokens(user_id: str, ctx: Ctx, principal: Reader) -> Response:
     """A user's tokens in force: one's own, or, as a superuser, of any user of the customer."""
-    customer = await customer_for(ctx, principal, await _customer_of(ctx, principal, user_id))
+    customer = await customer_for(ctx, principal, await customer_of_user(ctx, principal, user_id))
     if user_id != principal.user_id and principal.role not in ("superuser", "operator"):
         raise forbidden(f"role {principal.role.value!r} may list its own tokens only")
     now = ctx.clock.now_ms()

@@ -1,5 +1,6 @@
 """Users: `/user`, `/current_user` and `/v1/customers/{id}/users`, `/v1/users/{id}`."""
 
+import json
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -7,10 +8,11 @@ from starlette.responses import JSONResponse, Response
 
 from handoff_common.access import Principal
 from handoff_common.conditional import check_match, etag
-from handoff_common.errors import FieldError, invalid, not_found
+from handoff_common.database import Tx
+from handoff_common.errors import FieldError, invalid
 from handoff_common.http import Page, classic_body, decode_cursor, encode_cursor, ignored_header
 from handoff_common.ids import short_id
-from handoff_config import account_commands, schemas, views
+from handoff_config import account_commands, credentials, schemas, schemas_sign_in, views
 from handoff_config.contracts import Customer
 from handoff_config.routes.common import (
     Ctx,
@@ -18,20 +20,14 @@ from handoff_config.routes.common import (
     Reader,
     UserManager,
     customer_for,
+    customer_of_user,
     on_customer,
 )
-from handoff_config.store import Answer
+from handoff_config.store import Answer, Beside
 from handoff_config.streams import CUSTOMER
 from handoff_config.writes import Context
 
 router = APIRouter(tags=["users"])
-
-
-async def _customer_of(ctx: Context, principal: Principal, user_id: str) -> str:
-    customer_id = await ctx.store.customer_of_user(user_id)
-    if customer_id is None or not principal.may_see(customer_id):
-        raise not_found("user", user_id)
-    return customer_id
 
 
 def _answer(state: Customer, user_id: str, status: int = 200) -> Answer:
@@ -47,8 +43,12 @@ async def _create(
     values: dict[str, Any],
     headers: dict[str, str],
     status: int,
+    *,
+    user_id: str | None = None,
+    beside: Beside | None = None,
+    stands_for: bytes | None = None,
 ) -> Response:
-    user_id = short_id()
+    new_id = user_id or short_id()
     return await ctx.writer.write(
         request,
         principal,
@@ -57,10 +57,12 @@ async def _create(
         on_customer(
             principal,
             customer_id,
-            lambda customer: account_commands.create_user(customer, user_id, values),
+            lambda customer: account_commands.create_user(customer, new_id, values),
         ),
-        lambda state: _answer(state, user_id, status),
+        lambda state: _answer(state, new_id, status),
         headers,
+        beside=beside,
+        stands_for=stands_for,
     )
 
 
@@ -72,7 +74,7 @@ async def _update(
     values: dict[str, Any],
     headers: dict[str, str],
 ) -> Response:
-    customer_id = await _customer_of(ctx, principal, user_id)
+    customer_id = await customer_of_user(ctx, principal, user_id)
 
     def command(customer: Customer) -> account_commands.Events:
         user = account_commands.user_of(customer, user_id)
@@ -93,7 +95,7 @@ async def _update(
 async def _delete(
     request: Request, ctx: Context, principal: Principal, user_id: str, answer: Answer
 ) -> Response:
-    customer_id = await _customer_of(ctx, principal, user_id)
+    customer_id = await customer_of_user(ctx, principal, user_id)
     return await ctx.writer.write(
         request,
         principal,
@@ -109,7 +111,7 @@ async def _delete(
 
 
 async def _get(ctx: Context, principal: Principal, user_id: str) -> Response:
-    customer_id = await _customer_of(ctx, principal, user_id)
+    customer_id = await customer_of_user(ctx, principal, user_id)
     customer = await customer_for(ctx, principal, customer_id)
     view = views.user(customer_id, account_commands.user_of(customer, user_id))
     return JSONResponse(view, headers={"etag": etag(view)})
@@ -183,10 +185,38 @@ async def list_users(customer_id: str, ctx: Ctx, principal: Reader) -> Response:
 
 @router.post("/v1/customers/{customer_id}/users", status_code=201, response_model=schemas.UserOut)
 async def create_customer_user(
-    customer_id: str, body: schemas.NewUser, request: Request, ctx: Ctx, principal: UserManager
+    customer_id: str,
+    body: schemas_sign_in.NewUser,
+    request: Request,
+    ctx: Ctx,
+    principal: UserManager,
 ) -> Response:
-    """Create a user: operators for any customer, superusers for their own."""
-    return await _create(request, ctx, principal, customer_id, body.model_dump(), {}, 201)
+    """Create a user: operators for any customer, superusers for their own. With a password it can
+    sign in; an Idempotency-Key's repeat is not compared by it."""
+    values = body.model_dump()
+    if body.password is None:
+        return await _create(request, ctx, principal, customer_id, values, {}, 201)
+    user_id = short_id()
+    # Refuses what is wrong before any work is spent on a hash.
+    customer = await customer_for(ctx, principal, customer_id)
+    account_commands.create_user(customer, user_id, values)
+    hashed = await ctx.sign_in.hash(body.password)
+
+    async def keep_hash(tx: Tx) -> None:
+        await credentials.keep(tx, user_id, hashed)
+
+    return await _create(
+        request,
+        ctx,
+        principal,
+        customer_id,
+        values,
+        {},
+        201,
+        user_id=user_id,
+        beside=keep_hash,
+        stands_for=json.dumps({**values, "password": "(secret)"}).encode(),
+    )
 
 
 @router.get("/v1/customers/{customer_id}/users", response_model=Page[schemas.UserOut])

@@ -52,8 +52,23 @@
     }
   });
 
+  // [data-live] is asked for again and again, but not while nobody looks, nor while a field in it
+  // has the focus.
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const element = event.detail.elt;
+    if (!element.matches?.("[data-live]")) return;
+    if (document.hidden || element.contains(document.activeElement)) event.preventDefault();
+  });
+
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  }
+
+  // Bytes as formats.size writes them.
+  function size(count) {
+    const units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    const power = count ? Math.min(Math.floor(Math.log10(count) / 3), units.length - 1) : 0;
+    return `${+(count / 1000 ** power).toFixed(1)} ${units[power]}`;
   }
 
   function draw(plot) {
@@ -88,7 +103,7 @@
         cursor: { drag: { x: false, y: false } },
         legend: { live: true },
         scales: { x: { range }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.05 : 1] } },
-        axes: [{ ...axis, values: dates }, { ...axis, size: 60, values: (_, values) => values.map((v) => short.format(v)) }],
+        axes: [{ ...axis, values: dates }, { ...axis, size: 60, values: (_, values) => values.map((v) => (given.unit === "B" ? size(v) : short.format(v))) }],
         series: [
           { label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" },
           ...given.series.map((one, index) => ({

@@ -39,6 +39,8 @@ async def main(arguments: list[str]) -> None:
         host, port = arguments
         await _until_signalled(host, int(port))
         return
+    # Ctrl-C reaches every process of the terminal; this one ends when the demo lets go of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     async with serve(talk, "127.0.0.1", 0, max_size=2**22) as server:
         sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
         sys.stdout.flush()

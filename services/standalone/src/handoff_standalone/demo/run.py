@@ -75,7 +75,7 @@ async def _main(data: Path, console: Console, *, keep: bool) -> int:
         console.print(f"[green]done[/] in {time.monotonic() - started:.0f} s")
         if keep:
             _say_where(place, customer, console)
-            await stop.wait()
+            await story.go_on(place, stop)
     return 0
 
 
@@ -85,7 +85,10 @@ def _place(running: System) -> story.Place:
 
 
 def _say_where(place: story.Place, customer: story.Customer, console: Console) -> None:
-    console.print("everything is left running; Ctrl-C ends it")
+    console.print("everything is left running, with a few clients; Ctrl-C ends it")
+    console.print(f"  web interface   [bold]{place.api_url}/[/]")
+    console.print("    login         superuser@example.com (or engineer@, billing@, user@)")
+    console.print(f"    password      {customer.password}", highlight=False)
     console.print(f"  API             {place.api_url}/docs")
     console.print(
         f"  clients         ws://{story.DOMAIN}/rooms/lobby at 127.0.0.1:{place.edge_port}"

@@ -1,16 +1,19 @@
 """What the demo does, step by step, against a running system, through its public interfaces."""
 
 import asyncio
+import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from websockets.exceptions import WebSocketException
 
 from handoff_common.errors import HandoffError
 from handoff_common.log import EventLog
@@ -20,6 +23,7 @@ from handoff_standalone.verification import prove
 
 DOMAIN = "chat.example.com"
 _SECONDS_OF_TRAFFIC = 12.0
+_BACK_SECONDS = 5.0
 T = TypeVar("T")
 
 
@@ -43,6 +47,8 @@ class Customer(NamedTuple):
     service_id: str
     engineer_token: str
     billing_token: str
+    password: str
+    """Of every user's."""
 
 
 @asynccontextmanager
@@ -90,11 +96,17 @@ async def set_up(
             {"product": "websockets", "starts_at": starts, "ends_at": None},
         )
         tokens = {}
-        for role in ("engineer", "billing"):
+        password = secrets.token_urlsafe(12)
+        for role in ("superuser", "engineer", "billing", "user"):
             user = await operator.call(
                 "POST",
                 f"/v1/customers/{customer_id}/users",
-                {"login": f"{role}@example.com", "name": role.title(), "role": role},
+                {
+                    "login": f"{role}@example.com",
+                    "name": role.title(),
+                    "role": role,
+                    "password": password,
+                },
             )
             made = await operator.call(
                 "POST", f"/v1/users/{user['id']}/tokens", {"name": "demo", "scope": "global"}
@@ -118,7 +130,38 @@ async def set_up(
         path = f"/enabled-products/v1/websockets/services/{service['id']}"
         await engineer.call("PUT", path)
         console.print("  the engineer enables WebSockets")
-    return Customer(customer_id, service["id"], tokens["engineer"], tokens["billing"])
+    return Customer(customer_id, service["id"], tokens["engineer"], tokens["billing"], password)
+
+
+async def go_on(place: Place, stop: asyncio.Event) -> None:
+    """A few clients that come and go until `stop`, so that there is something to look at."""
+    edge = clients.Edge(place.edge_port, DOMAIN)
+    witness = clients.Witness()
+
+    async def again(one: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await one()
+            except (WebSocketException, OSError):
+                # Ended from the web interface, or refused since somebody switched it off there.
+                await asyncio.sleep(_BACK_SECONDS)
+
+    async with asyncio.TaskGroup() as group:
+        running = [
+            *(
+                group.create_task(
+                    again(partial(clients.chatty, edge, witness, 100 + 35 * n, f"guest-{n}"))
+                )
+                for n in range(4)
+            ),
+            *(
+                group.create_task(again(partial(clients.idle, edge, witness, 240 + 60 * n)))
+                for n in range(6)
+            ),
+        ]
+        await stop.wait()
+        for task in running:
+            task.cancel()
 
 
 async def traffic(place: Place, customer: Customer, console: Console) -> clients.Witness:
