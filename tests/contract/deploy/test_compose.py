@@ -212,9 +212,12 @@ def test_mounted_files_exist() -> None:
 
 def test_the_web_interface_calls_the_gateway() -> None:
     gateway = environment("console")["HANDOFF_CONSOLE_API_URL"]
-    listened = re.search(r"listen (\d+);", GATEWAY)
-    assert listened
-    assert gateway == f"http://gateway:{listened[1]}"
+    listened = re.findall(r"listen (\d+);", GATEWAY)
+    own = re.search(r"(\d+) +\$http_x_forwarded_for;", GATEWAY)
+    assert own and own[1] in listened
+    assert gateway == f"http://gateway:{own[1]}"
+    published = [port.rpartition(":")[2] for port in SERVICES["gateway"]["ports"]]
+    assert own[1] not in published, "anybody could say for whom he asks"
     assert "HANDOFF_DATABASE_URL" not in environment("console")
     assert "HANDOFF_LOG" not in environment("console")
 

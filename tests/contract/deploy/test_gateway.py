@@ -121,7 +121,10 @@ def stub(name: str, stubs: Stubs) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Gateway:
+    """own: the port that only the web interface has."""
+
     port: int
+    own: int
     stubs: Stubs
     form: str
 
@@ -147,6 +150,9 @@ def nginx(folder: Path, form: str, stubs: Stubs) -> Iterator[Gateway]:
         assert f"{name}:{usual}" in services
         services = services.replace(f"{name}:{usual}", f"127.0.0.1:{stubs.ports[name]}")
     text = (FOLDER / "nginx.conf").read_text().replace("listen 8000", f"listen 127.0.0.1:{port}")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        own = free.getsockname()[1]
+    text = text.replace("listen 8005", f"listen 127.0.0.1:{own}").replace("8005 ", f"{own} ")
     (folder / "services.conf").write_text(services)
     (folder / "nginx.conf").write_text(text.replace("/tmp/", f"{folder}/"))
     # Started as root it would become a user who may not write into the test's folder.
@@ -162,7 +168,7 @@ def nginx(folder: Path, form: str, stubs: Stubs) -> Iterator[Gateway]:
                     said.seek(0)
                     pytest.fail(f"nginx did not start: {said.read()}")
                 time.sleep(0.05)
-            yield Gateway(port, stubs, form)
+            yield Gateway(port, own, stubs, form)
         finally:
             process.terminate()
             process.wait(10)
@@ -209,6 +215,19 @@ def test_a_service_knows_who_asked_for_which_address(gateway: Gateway, path: str
     assert answer.getheader("Got-Host") == f"127.0.0.1:{gateway.port}"
     assert answer.getheader("Got-X-Forwarded-For") == "127.0.0.1"
     assert answer.getheader("Got-X-Forwarded-Proto") == "http"
+
+
+def test_only_the_web_interface_is_believed_for_whom_it_asks(gateway: Gateway) -> None:
+    headers = {"X-Forwarded-For": "203.0.113.9"}
+    for port, expected in ((gateway.port, "127.0.0.1"), (gateway.own, "203.0.113.9")):
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("GET", "/v1/usage", headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.getheader("Got-X-Forwarded-For") == expected
+        finally:
+            connection.close()
 
 
 def test_a_live_page_gets_each_event_when_it_is_written(gateway: Gateway) -> None:

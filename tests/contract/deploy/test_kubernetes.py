@@ -64,7 +64,7 @@ def architecture(database: Callable[[str], str]) -> set[Arrow]:
     allowed |= {(client, "gateway", 8000) for client in ANYBODY}
     allowed |= {("edge", "world", port) for port in (443, 9443)}
     allowed |= {(pod, "kafka", 9092) for pod in ("edge", "topics", *SERVICES)}
-    allowed |= {("gateway", "console", CONSOLE), ("console", "gateway", 8000)}
+    allowed |= {("gateway", "console", CONSOLE), ("console", "gateway", 8005)}
     for service, port in SERVICES.items():
         allowed.add(("gateway", service, port))
         allowed |= {(pod, database(service), 5432) for pod in (service, f"migrate-{service}")}

@@ -60,6 +60,17 @@ async def test_forged_and_stale_forms_are_refused(system: Embedded, tenant: Tena
         assert answer.status_code == 303
 
 
+async def test_a_change_is_put_down_to_who_made_it(system: Embedded, tenant: Tenant) -> None:
+    """And so are failures to sign in: one address cannot lock everybody else's out."""
+    async with visitor(system) as someone, system.api(tenant.tokens["superuser"]) as api:
+        # As the proxy in front of the console says it, which this machine may.
+        someone.http.headers["X-Forwarded-For"] = "203.0.113.9"
+        await someone.sign_in(tenant.tokens["superuser"])
+        await someone.post(f"/services/{tenant.service_id}/websockets/enable")
+        entries = (await api.call("GET", f"/v1/services/{tenant.service_id}/history"))["data"]
+        assert (entries[0]["object"], entries[0]["ip"]) == ("product", "203.0.113.9")
+
+
 async def test_signing_in_begins_a_new_session(system: Embedded, tenant: Tenant) -> None:
     async with visitor(system) as someone:
         await someone.get("/sign-in")

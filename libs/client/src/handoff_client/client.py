@@ -39,6 +39,7 @@ class _Settings:
         policy: RetryPolicy,
         surroundings: Surroundings,
         user_agent: str,
+        forwarded_for: str | None = None,
     ) -> None:
         url = httpx.URL(base_url)
         if url.scheme not in ("http", "https") or not url.host:
@@ -50,6 +51,7 @@ class _Settings:
         self._surroundings = surroundings
         self._user_agent = user_agent
         self._token = token
+        self._forwarded_for = forwarded_for
 
     def steps(self, call: Call[T], timeout: float | None) -> Steps[T]:
         policy = self.policy if timeout is None else replace(self.policy, timeout=timeout)
@@ -58,6 +60,8 @@ class _Settings:
             if not _may_be_a_token(self._token):
                 raise no_token(call)
             headers["Fastly-Key"] = self._token
+        if self._forwarded_for is not None:
+            headers["X-Forwarded-For"] = self._forwarded_for
         return exchange(
             call,
             base_url=self.base_url,
@@ -66,8 +70,15 @@ class _Settings:
             surroundings=self._surroundings,
         )
 
-    def with_token(self, token: str | None) -> "_Settings":
-        return _Settings(self.base_url, token, self.policy, self._surroundings, self._user_agent)
+    def with_token(self, token: str | None, forwarded_for: str | None) -> "_Settings":
+        return _Settings(
+            self.base_url,
+            token,
+            self.policy,
+            self._surroundings,
+            self._user_agent,
+            forwarded_for,
+        )
 
 
 def _may_be_a_token(text: str) -> bool:
@@ -124,10 +135,12 @@ class Client:
     def base_url(self) -> str:
         return self._settings.base_url
 
-    def with_token(self, token: str | None) -> "Client":
-        """A client with another token on the same connections; it closes with this one."""
+    def with_token(self, token: str | None, *, forwarded_for: str | None = None) -> "Client":
+        """A client with another token on the same connections; it closes with this one.
+        forwarded_for: on whose behalf it calls, an IP address; believed by a server that knows the
+        caller."""
         other = object.__new__(type(self))
-        other._settings = self._settings.with_token(token)
+        other._settings = self._settings.with_token(token, forwarded_for)
         other._sleep = self._sleep
         other._http = self._http
         return other
@@ -220,10 +233,12 @@ class AsyncClient:
     def base_url(self) -> str:
         return self._settings.base_url
 
-    def with_token(self, token: str | None) -> "AsyncClient":
-        """A client with another token on the same connections; it closes with this one."""
+    def with_token(self, token: str | None, *, forwarded_for: str | None = None) -> "AsyncClient":
+        """A client with another token on the same connections; it closes with this one.
+        forwarded_for: on whose behalf it calls, an IP address; believed by a server that knows the
+        caller."""
         other = object.__new__(type(self))
-        other._settings = self._settings.with_token(token)
+        other._settings = self._settings.with_token(token, forwarded_for)
         other._sleep = self._sleep
         other._http = self._http
         return other

@@ -110,7 +110,7 @@ class ConnectionTable:
         self._in_range = Kept(self._clock, COST_SECONDS, self._ask_in_range)
 
     async def poll(self, token: str) -> View:
-        api = self._client(token)
+        api = self._client(token, None)
         self.page, self.names, self.rates, totals = await asyncio.gather(
             self._ask_page(api), self._names.get(api), self._rates.get(api), self._totals(api)
         )

@@ -121,7 +121,7 @@ class ConnectionSource:
         self._rates = Kept(self._clock, SELDOM_SECONDS, self._ask_rates)
 
     async def poll(self, token: str) -> View:
-        api = self._client(token)
+        api = self._client(token, None)
         # The events are read behind the rest, so that they are no older.
         found, names, rates = await asyncio.gather(
             api.run(connections.get(self._asked.connection_id), timeout=CALL_SECONDS),

@@ -27,11 +27,11 @@ FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """client: a client of the APIs that bears the given token; all share their connections.
-    feeds: of the live pages."""
+    """client: a client of the APIs that bears the given token, on behalf of the given address; all
+    share their connections. feeds: of the live pages."""
 
     settings: ConsoleSettings
-    client: Callable[[str | None], AsyncClient]
+    client: Callable[[str | None, str | None], AsyncClient]
     templates: Environment
     clock: Clock
     feeds: Feeds
@@ -89,6 +89,13 @@ class Visit:
         return self.viewer.customer_id
 
 
+def client_for(request: Request, token: str | None) -> AsyncClient:
+    """A client that calls for whoever sent the request: failures to sign in, and changes, are put
+    down to that address and not to the console's."""
+    console: Console = request.app.state.console
+    return console.client(token, request.client.host if request.client else None)
+
+
 Page = Callable[[Visit], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -111,7 +118,7 @@ def page(needs: Permission, handler: Page) -> Endpoint:
                     "your account.",
                 )
             return await handler(
-                Visit(console, request, viewer, console.client(viewer.token), form)
+                Visit(console, request, viewer, client_for(request, viewer.token), form)
             )
         except Refused as refused:
             return problem(request, refused)

@@ -44,7 +44,7 @@ def build(
     )
     console = Console(
         settings=settings,
-        client=shared.with_token,
+        client=lambda token, address: shared.with_token(token, forwarded_for=address),
         templates=templates(files),
         clock=clock,
         feeds=feeds,

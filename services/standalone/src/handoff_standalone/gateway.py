@@ -43,6 +43,20 @@ def service_of(path: str) -> str | None:
     return None
 
 
+class OnBehalf:
+    """The way of the web interface to the APIs, within the process: who calls is whom it calls for.
+    Nobody else comes this way, so what it says is believed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1")
+        if address:
+            scope = dict(scope, client=(address, 0))
+        await self._app(scope, receive, send)
+
+
 class Gateway:
     """Routes by path to the applications given by name; what belongs to none is `console`'s, once
     that is set: the web interface calls the others through this."""

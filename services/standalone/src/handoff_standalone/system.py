@@ -36,7 +36,7 @@ from handoff_metering import wiring as metering
 from handoff_metering.rebuild import Rebuilt
 from handoff_metering.settings import MeteringSettings
 from handoff_standalone.damage import named
-from handoff_standalone.gateway import Gateway
+from handoff_standalone.gateway import Gateway, OnBehalf
 from handoff_standalone.settings import StandaloneSettings, shown_here
 
 READY_SECONDS = 30.0
@@ -119,7 +119,7 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
             models.console,
             # The APIs are reached in the process itself; the name stands in no request that leaves.
             api_url="http://gateway",
-            transport=httpx.ASGITransport(app=gateway),
+            transport=httpx.ASGITransport(app=OnBehalf(gateway)),
             clock=SystemClock(),
         )
         await stack.enter_async_context(running(web))

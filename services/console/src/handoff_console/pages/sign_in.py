@@ -14,7 +14,7 @@ from handoff_client import (
 )
 from handoff_common.access import Permission, Role
 from handoff_console import sign_on
-from handoff_console.context import Console, Refused, Visit, checked_form, page, problem, render
+from handoff_console.context import Refused, Visit, checked_form, client_for, page, problem, render
 from handoff_console.viewer import SESSION_KEY, Viewer, viewer_of
 
 _WRONG = "This login and password do not belong together."
@@ -28,7 +28,6 @@ async def show(request: Request) -> Response:
 
 
 async def sign_in(request: Request) -> Response:
-    console: Console = request.app.state.console
     try:
         form = await checked_form(request)
     except Refused as refused:
@@ -37,9 +36,9 @@ async def sign_in(request: Request) -> Response:
     following = sign_on.safe_path(str(form.get("next", "")))
     try:
         if token:
-            viewer = await sign_on.with_token(console.client(token.strip()), token.strip())
+            viewer = await sign_on.with_token(client_for(request, token.strip()), token.strip())
         else:
-            viewer = await sign_on.with_password(console.client(None), login.strip(), password)
+            viewer = await sign_on.with_password(client_for(request, None), login.strip(), password)
     except RateLimited as error:
         wait = sign_on.minutes_of(error.retry_after)
         return _form(request, f"Too many attempts. Try again in {wait}.", login, 429)
@@ -57,7 +56,6 @@ async def sign_in(request: Request) -> Response:
 
 async def sign_out(request: Request) -> Response:
     """Ends the session's token as well; a token that somebody signed in with stays in force."""
-    console: Console = request.app.state.console
     try:
         await checked_form(request)
     except Refused as refused:
@@ -65,7 +63,7 @@ async def sign_out(request: Request) -> Response:
     viewer = viewer_of(request.session)
     request.session.clear()
     if viewer is not None:
-        await sign_on.end(console.client(viewer.token))
+        await sign_on.end(client_for(request, viewer.token))
     request.session["flash"] = "You have signed out."
     return RedirectResponse("/sign-in", 303)
 
