@@ -178,6 +178,10 @@ async def used(people: People, running: System, service_id: str) -> None:
     assert month.total[region].requests == 1
     assert month.services[service_id].name == "chat"
     assert month.services[service_id].regions == month.total
+    buckets = await engineer.run(
+        metering.concurrency(service_id, by="minute", from_=now - timedelta(minutes=30))
+    )
+    assert max(one.peak for one in buckets) == 1
     marks = await engineer.run(metering.watermarks())
     assert marks.data and marks.slices and marks.data[0].open_connections is None
     counts = await engineer.run(metering.reconciliation())

@@ -98,6 +98,8 @@ class Projector:
     positions, parked: the tables of `database.projection_tables`. parked None: records that cannot
     be folded are passed over, for a projection that nothing is proved by.
     metrics: in place of a set of its own on `registry`.
+    pause: seconds between two rounds that found something, once it has caught up: for a projection
+    that may be a little late, on a topic that is written to all the time.
     committed: awaited after each committed batch, outside the transaction.
     """
 
@@ -113,7 +115,9 @@ class Projector:
         registry: CollectorRegistry | None = None,
         metrics: ProjectionMetrics | None = None,
         committed: Callable[[Partition], Awaitable[None]] | None = None,
+        pause: float = 0.0,
     ) -> None:
+        self._pause = pause
         self._projection = projection
         self._log = log
         self._database = database
@@ -153,6 +157,8 @@ class Projector:
                 await self._take_all(subscription, batches)
                 if not batches and not self.ready:
                     self.ready = await subscription.caught_up()
+                elif batches and self.ready and self._pause:
+                    await asyncio.sleep(self._pause)
         finally:
             self._subscription = None
             await subscription.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from handoff_common import codec
 from handoff_common.errors import LogUnreachable, Unreadable
-from handoff_common.log import EventLog, Partition
+from handoff_common.log import EventLog, Partition, Position
 from handoff_common.telemetry import get_logger
 
 _BATCH = 2_000
@@ -69,6 +69,22 @@ class View:
         except TimeoutError:
             pass
         return self.version
+
+    async def has_read(self, positions: Sequence[Position], *, timeout: float) -> bool:
+        """Wait until what lies before these positions is folded. False when `timeout` seconds did
+        not do."""
+
+        def past() -> bool:
+            return all(
+                self._read.get(Partition(p.topic, p.partition), 0) >= p.offset for p in positions
+            )
+
+        try:
+            async with asyncio.timeout(timeout), self._moved:
+                await self._moved.wait_for(past)
+        except TimeoutError:
+            return False
+        return True
 
     async def catch_up(self, *, timeout: float = 2.0) -> bool:
         """Read to the log's present end: before something is refused because it is not known.

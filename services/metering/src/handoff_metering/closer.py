@@ -56,7 +56,7 @@ class OrphanCloser:
                     continue
                 ticks = await self.tick()
                 # Nobody is given up before the ticks have been read back behind all else.
-                if self._edges.view.ready and await self._log.settled(
+                if self._edges.view.ready and await self._edges.view.has_read(
                     ticks, timeout=self._tick_seconds
                 ):
                     await self.close_lost()

@@ -27,6 +27,7 @@ from handoff_metering.views import EdgesView, ServicesView
 PACKAGE = "handoff_metering"
 VERSION = "0.1.0"
 _FLUSH_SECONDS = 10.0
+_REFUSALS_PAUSE_SECONDS = 0.5
 
 
 async def upgrade(settings: MeteringSettings, *, database: Database, clock: Clock) -> None:
@@ -81,6 +82,8 @@ def build(
         parked=None,
         clock=clock,
         metrics=projected,
+        # The topic is that of ticks and watermarks: a transaction for each is in the way.
+        pause=_REFUSALS_PAUSE_SECONDS,
     )
     edges.on_change(accrual.watermarks_changed)
     publisher = Publisher(
