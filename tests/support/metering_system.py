@@ -14,6 +14,7 @@ import httpx
 from handoff_common import codec
 from handoff_common.clock import Clock, SystemClock
 from handoff_common.database import Database
+from handoff_common.errors import DatabaseAway
 from handoff_common.events import (
     AccessData,
     AccessSnapshot,
@@ -49,10 +50,14 @@ Role = Literal["operator", "superuser", "engineer", "billing", "user"]
 
 
 async def until(ask: Callable[[], Awaitable[T | None]], what: str, seconds: float = 15.0) -> T:
-    """What `ask` returns once it is neither None nor False."""
+    """What `ask` returns once it is neither None nor False. A database that is slow to answer is
+    asked again, as the services do."""
     deadline = time.monotonic() + seconds
     while True:
-        found = await ask()
+        try:
+            found = await ask()
+        except DatabaseAway:
+            found = None
         if found is not None and found is not False:
             return found
         if time.monotonic() > deadline:
