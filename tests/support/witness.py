@@ -175,7 +175,11 @@ class Load:
                 while talk is not None:
                     await connection.send("x" * 100)
                     await connection.recv()
-                    await asyncio.sleep(talk)
+                    # Until its turn, or its end: which is noted then, not when its turn would be.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(talk):
+                            await connection.wait_closed()
+                            break
         finally:
             seen.ended_ns = time.time_ns()
             seen.ended_monotonic_ns = time.monotonic_ns()
