@@ -2,7 +2,6 @@
 cost, and who switched it."""
 
 import asyncio
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 from urllib.parse import quote
@@ -168,12 +167,6 @@ async def disable_waf(visit: Visit) -> Response:
     service_id = visit.request.path_params["service_id"]
     await visit.api.run(products.disable(service_id, "ngwaf"))
     return visit.go(f"/services/{service_id}/websockets", flash="The next-gen WAF is off.")
-
-
-def sentence(violations: Sequence[Violation]) -> str:
-    """How many settings stand against it."""
-    count = len(violations)
-    return "One setting stands" if count == 1 else f"{count} settings stand"
 
 
 _PAGE = "/services/{service_id}/websockets"
