@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 DISTRIBUTIONS := libs/common libs/relay libs/client services/edge services/config services/metering services/billing services/console services/standalone
 SOURCES := $(wildcard libs/*/src) $(wildcard services/*/src)
 
+# In Rust where there is cargo, and said where there is none.
+NATIVE := $(BIN)/python libs/relay/build_native.py
+
 .PHONY: help demo run test fault check fmt bench lock vendor screenshots schemas up down up-check clean
 
 help: ## list the commands
@@ -14,7 +17,7 @@ help: ## list the commands
 
 # A stamp holds the hash of what was installed: a set-up is reused until the locks or the
 # distributions change, and a half-done set-up is done again.
-RUN_STAMP := $(VENV)/.run-$(shell cat requirements.lock libs/*/pyproject.toml services/*/pyproject.toml | sha256sum | cut -c1-16)
+RUN_STAMP := $(VENV)/.run-$(shell cat requirements.lock libs/*/pyproject.toml services/*/pyproject.toml libs/relay/build_native.py libs/relay/native/Cargo.* libs/relay/native/src/* | sha256sum | cut -c1-16)
 DEV_STAMP := $(VENV)/.dev-$(shell cat requirements.lock requirements-dev.lock libs/*/pyproject.toml services/*/pyproject.toml | sha256sum | cut -c1-16)
 
 $(RUN_STAMP):
@@ -22,6 +25,7 @@ $(RUN_STAMP):
 	@echo "setting up $(VENV) …"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(NATIVE)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix --editable ,$(DISTRIBUTIONS))
 	@touch $@
 
@@ -39,6 +43,8 @@ run: $(RUN_STAMP) ## the embedded system in the foreground
 test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" narrows)
 	@tests/support/install.sh $(BIN)/python
 	@tests/support/install-kustomize.sh
+	@$(NATIVE)
+	@$(NATIVE) test
 	@$(BIN)/python -m pytest tests -n auto --dist loadgroup $(args)
 
 fault: $(DEV_STAMP) ## the long form of the fault tests: each part killed five times, ten minutes without a broker
@@ -51,6 +57,7 @@ check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy $(SOURCES) tests $(wildcard benchmarks/*.py) $(wildcard deploy/docker/*.py)
 	@$(BIN)/lint-imports --no-cache
+	@$(NATIVE) check
 	@$(BIN)/python -m handoff_common.schemas --check libs/common/schemas
 
 fmt: $(DEV_STAMP) ## format and sort imports

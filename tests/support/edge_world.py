@@ -32,7 +32,7 @@ from handoff_edge.answer import accept_for
 from handoff_edge.origin import LookUp
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import Edge, assemble
-from handoff_relay import NewRelay, PythonRelay
+from handoff_relay import Implementation, Relay, active, load, load_tls
 from support.edge_events import customer, request_bytes, service
 
 T = TypeVar("T")
@@ -311,9 +311,16 @@ def edge_settings(data: Path, **changes: Any) -> EdgeSettings:
     return EdgeSettings(**values)
 
 
-def quick_relay(**arguments: Any) -> PythonRelay:
-    """The relay on real time, whatever clock the edge has, looking at its deadlines often."""
-    return PythonRelay(tick_ms=10)
+def quick(name: str) -> Implementation:
+    """That relay on real time, whatever clock the edge has, looking at its deadlines often."""
+
+    def new(**arguments: Any) -> Relay:
+        return load(name)(tick_ms=10)
+
+    return Implementation(new, load_tls(name))
+
+
+QUICK_RELAY = quick(active)
 
 
 @asynccontextmanager
@@ -326,7 +333,7 @@ async def world(
     clock: Clock | None = None,
     log: JournaledLog | None = None,
     look_up: LookUp | None = None,
-    new_relay: NewRelay = quick_relay,
+    relay: Implementation = QUICK_RELAY,
     configured: bool = True,
     service_changes: dict[str, Any] | None = None,
     **settings: Any,
@@ -350,7 +357,7 @@ async def world(
                 edge_settings(data, **settings),
                 log=opened,
                 clock=clock or SystemClock(),
-                new_relay=new_relay,
+                relay=relay,
                 look_up=look_up,
             )
             async with running(edge.service) as failed:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the tests' real parts need on this machine: a Postgres server, Java, Kafka's jars, nginx,
-# a browser.
+# a browser, and cargo for the native relay.
 #
 # Quick when all is there. As root with apt it installs what is missing; elsewhere it says what to install
 # and fails. Two of it at once wait for each other. Usage: install.sh [PYTHON]
@@ -40,16 +40,24 @@ has_nginx() { [[ -x /usr/sbin/nginx ]] || command -v nginx > /dev/null; }
 
 has_browser() { command -v chromium > /dev/null || [[ -n ${HANDOFF_TEST_BROWSER:-} ]]; }
 
+# Debian 12's own cargo is too old for the native relay; this is the one that it builds browsers with.
+has_cargo() {
+    [[ ${HANDOFF_RELAY_NATIVE:-} == 0 ]] || { command -v cc > /dev/null &&
+        { command -v cargo > /dev/null || [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]]; }; }
+}
+
 get_always() {
     local missing=()
+    has_cargo || missing+=("$(apt-cache show cargo-web > /dev/null 2>&1 && echo cargo-web || echo cargo)" gcc libc6-dev)
     has_nginx || missing+=(nginx-light)
     has_browser || missing+=(chromium fonts-dejavu-core)
     ((${#missing[@]})) || return 0
     if [[ $(id -u) == 0 ]] && command -v apt-get > /dev/null; then
         install_packages "${missing[@]}"
     else
-        echo "The tests run the gateway's configuration in a real nginx, and the web interface in a" >&2
-        echo "real browser. Install: ${missing[*]} (or point HANDOFF_TEST_BROWSER at a Chromium)." >&2
+        echo "The tests run the gateway's configuration in a real nginx, the web interface in a real" >&2
+        echo "browser, and the relay in Rust. Install: ${missing[*]} (or point HANDOFF_TEST_BROWSER at a" >&2
+        echo "Chromium; HANDOFF_RELAY_NATIVE=0 does without the last)." >&2
         exit 1
     fi
 }

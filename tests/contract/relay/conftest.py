@@ -3,14 +3,14 @@
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import trustme
 import uvloop
 
-from contract.relay.peers import Clock, Rig
+from contract.relay.peers import Clock, Rig, Secrets, identity_of
 from handoff_relay import IMPLEMENTATIONS, load
 
 
@@ -29,7 +29,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     )
     before = set(os.listdir("/proc/self/fd"))
     clock = Clock()
-    rig = Rig(load(request.param)(time_ns=clock, tick_ms=5), clock, complaints, [])
+    rig = Rig(request.param, load(request.param)(time_ns=clock, tick_ms=5), clock, complaints, [])
     yield rig
     for remote in rig.remotes:
         remote.close()
@@ -49,16 +49,26 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
+@pytest.fixture(scope="session")
+def certified(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("origin.test")
+
+
 @pytest.fixture(scope="session", params=["tls1.2", "tls1.3"])
-def contexts(
-    request: pytest.FixtureRequest, authority: trustme.CA
-) -> Iterator[tuple[ssl.SSLContext, ssl.SSLContext]]:
-    """For the calling and for the serving side."""
+def secrets(
+    request: pytest.FixtureRequest,
+    authority: trustme.CA,
+    certified: trustme.LeafCert,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Secrets:
+    """The far peers speak one version only."""
     version = ssl.TLSVersion.TLSv1_2 if request.param == "tls1.2" else ssl.TLSVersion.TLSv1_3
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.configure_trust(client)
-    authority.issue_cert("origin.test").configure_cert(server)
+    certified.configure_cert(server)
     for context in (client, server):
         context.minimum_version = context.maximum_version = version
-    yield client, server
+    roots = tmp_path_factory.mktemp("roots") / "ca.pem"
+    authority.cert_pem.write_to_path(str(roots))
+    return Secrets(client, server, identity_of(certified, "origin.test"), roots)

@@ -1,18 +1,30 @@
 """The two ends of a tunnel as the tests play them: real sockets, with every wait bounded."""
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
+import trustme
 from websockets.frames import Close, Frame, Opcode
 from websockets.streams import StreamReader
 
-from handoff_relay import End, Relay, RelayLimits, Tunnel
+from handoff_relay import (
+    End,
+    Identity,
+    Relay,
+    RelayLimits,
+    Stream,
+    TlsStream,
+    Tunnel,
+    load_tls,
+)
 
 T = TypeVar("T")
 PATIENCE = 20.0
@@ -23,7 +35,7 @@ async def soon(awaitable: Awaitable[T]) -> T:
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], object]) -> None:
     async def poll() -> None:
         while not condition():
             await asyncio.sleep(0.002)
@@ -98,31 +110,14 @@ class TlsRemote(Remote):
     async def send(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            view = view[await self._when_ready(partial(self.sock.send, view)) :]
+            view = view[await when_ready(self.sock, partial(self.sock.send, view)) :]
 
     async def some(self, limit: int = 65536) -> bytes:
-        return await self._when_ready(partial(self.sock.recv, limit))
+        return await when_ready(self.sock, partial(self.sock.recv, limit))
 
     async def end_tls(self) -> None:
         """close_notify, and the peer's is waited for."""
-        await self._when_ready(self.sock.unwrap)
-
-    async def _when_ready(self, step: Callable[[], T]) -> T:
-        loop = asyncio.get_running_loop()
-        while True:
-            ready: asyncio.Future[None] = loop.create_future()
-            try:
-                return step()
-            except ssl.SSLWantReadError:
-                add, remove = loop.add_reader, loop.remove_reader
-            except ssl.SSLWantWriteError:
-                add, remove = loop.add_writer, loop.remove_writer
-            add(self.sock.fileno(), _set, ready)
-            try:
-                await soon(ready)
-            finally:
-                if self.sock.fileno() >= 0:
-                    remove(self.sock.fileno())
+        await when_ready(self.sock, self.sock.unwrap)
 
 
 def _set(ready: asyncio.Future[None]) -> None:
@@ -160,18 +155,77 @@ def unix() -> tuple[socket.socket, socket.socket]:
 Wire = Callable[[], tuple[socket.socket, socket.socket]]
 
 
-async def tls(
-    client: ssl.SSLContext, server: ssl.SSLContext, *, relay_serves: bool
-) -> tuple[TlsRemote, ssl.SSLSocket]:
-    """A TLS connection: the far peer, and the socket for the relay."""
-    one, two = tcp()
-    for sock in (one, two):
-        sock.settimeout(PATIENCE)
-    calling, serving = await asyncio.gather(
-        asyncio.to_thread(client.wrap_socket, one, server_hostname="origin.test"),
-        asyncio.to_thread(server.wrap_socket, two, server_side=True),
-    )
-    return (TlsRemote(calling), serving) if relay_serves else (TlsRemote(serving), calling)
+@dataclass(frozen=True)
+class Secrets:
+    """What a TLS connection of the tests is made of. calling, serving: of the far peer; identity,
+    roots: of the relay's own side."""
+
+    calling: ssl.SSLContext
+    serving: ssl.SSLContext
+    identity: Identity
+    roots: Path
+
+
+def identity_of(certified: trustme.LeafCert, *names: str) -> Identity:
+    chain = b"".join(blob.bytes() for blob in certified.cert_chain_pems)
+    return Identity(names, chain, certified.private_key_pem.bytes())
+
+
+async def tls(rig: "Rig", secrets: Secrets, *, relay_serves: bool) -> tuple[TlsRemote, TlsStream]:
+    """A TLS connection: the far peer, and the stream for the relay."""
+    far, near = tcp()
+    far.settimeout(PATIENCE)
+    near.setblocking(False)
+    own = load_tls(rig.name)
+    if relay_serves:
+        stream = own.server([secrets.identity]).wrap(near)
+        wrap = partial(secrets.calling.wrap_socket, far, server_hostname="origin.test")
+    else:
+        stream = own.client(secrets.roots).wrap(near, "origin.test")
+        wrap = partial(secrets.serving.wrap_socket, far, server_side=True)
+    remote, _ = await asyncio.gather(asyncio.to_thread(wrap), shake_hands(stream))
+    return TlsRemote(remote), stream
+
+
+async def shake_hands(stream: TlsStream) -> None:
+    await when_ready(stream, stream.do_handshake)
+
+
+async def when_ready(stream: Stream, step: Callable[[], T]) -> T:
+    """Do it once it need not wait."""
+    loop = asyncio.get_running_loop()
+    while True:
+        ready: asyncio.Future[None] = loop.create_future()
+        try:
+            return step()
+        except (ssl.SSLWantReadError, BlockingIOError):
+            add, remove = loop.add_reader, loop.remove_reader
+        except ssl.SSLWantWriteError:
+            add, remove = loop.add_writer, loop.remove_writer
+        number = stream.fileno()
+        add(number, _set, ready)
+        try:
+            await soon(ready)
+        finally:
+            if stream.fileno() >= 0:
+                remove(number)
+
+
+class Taken:
+    """A socket that the relay owns, as far as a test may still touch it: its options."""
+
+    def __init__(self, sock: Stream) -> None:
+        self._number = sock.fileno()
+
+    def option(self, name: int, level: int = socket.IPPROTO_TCP) -> int:
+        with socket.socket(fileno=os.dup(self._number)) as sock:
+            return sock.getsockopt(level, name)
+
+    async def expect_dead_after(self, ms: int) -> None:
+        """In place of the relay's own bound, which it has set by then."""
+        await until(lambda: self.option(socket.TCP_USER_TIMEOUT) > 0)
+        with socket.socket(fileno=os.dup(self._number)) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, ms)
 
 
 @dataclass
@@ -180,8 +234,8 @@ class Running:
 
     client: Remote
     origin: Remote
-    client_sock: socket.socket
-    origin_sock: socket.socket
+    client_sock: Taken
+    origin_sock: Taken
     tunnel: Tunnel
     ends: list[End]
 
@@ -196,8 +250,9 @@ class Running:
 @dataclass
 class Rig:
     """A relay, its clock, and tunnels through it. `complaints` is what reached the event loop's
-    exception handler."""
+    exception handler. name: of the implementation."""
 
+    name: str
     relay: Relay
     clock: Clock
     complaints: list[dict[str, Any]]
@@ -225,8 +280,8 @@ class Rig:
 
     def join(
         self,
-        client: tuple[Remote, socket.socket],
-        origin: tuple[Remote, socket.socket],
+        client: tuple[Remote, Stream],
+        origin: tuple[Remote, Stream],
         *,
         limits: RelayLimits | None = None,
         to_origin: bytes = b"",
@@ -234,6 +289,7 @@ class Rig:
         client_eof: bool = False,
     ) -> Running:
         ends: list[End] = []
+        taken = Taken(client[1]), Taken(origin[1])
         tunnel = self.relay.start(
             client[1],
             origin[1],
@@ -245,7 +301,7 @@ class Rig:
         )
         assert not ends, "reported from within start"
         self.remotes += [client[0], origin[0]]
-        return Running(client[0], origin[0], client[1], origin[1], tunnel, ends)
+        return Running(client[0], origin[0], *taken, tunnel, ends)
 
 
 def text(message: bytes, *, mask: bool, fin: bool = True) -> bytes:

@@ -42,6 +42,7 @@ async def test_half_closed_and_silent_ends(rig: Rig, peer: str) -> None:
         one, two = two, one
     # Long silent before: the half-closed time runs from the FIN.
     rig.clock.advance(ms=500_000)
+    await asyncio.sleep(QUIET)
     one.finish()
     assert await two.rest() == b""
     for _ in range(3):

@@ -5,8 +5,10 @@ import tracemalloc
 import pytest
 
 from contract.relay.peers import Rig, text, unix
-from handoff_relay import RELAY_FAILED, PythonRelay, RelayLimits
+from handoff_relay import RELAY_FAILED, RelayLimits
 from handoff_relay.frames import FrameFollower
+
+pytestmark = pytest.mark.parametrize("rig", ["python"], indirect=True)
 
 
 async def test_a_fault_of_its_own_ends_one_tunnel_and_no_other(
@@ -19,8 +21,6 @@ async def test_a_fault_of_its_own_ends_one_tunnel_and_no_other(
             raise RuntimeError("a fault")
         feed(self, buffer, start, end)
 
-    if not isinstance(rig.relay, PythonRelay):
-        pytest.fail("this test is about the Python relay")
     one, two = rig.tunnel(), rig.tunnel()
     monkeypatch.setattr(FrameFollower, "feed", faulty)
     await one.client.send(b"\x99")

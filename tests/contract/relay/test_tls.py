@@ -2,8 +2,7 @@
 
 import asyncio
 import os
-import socket
-import ssl
+from functools import partial
 
 import pytest
 
@@ -11,6 +10,7 @@ from contract.relay.peers import (
     Remote,
     Rig,
     Running,
+    Secrets,
     TlsRemote,
     binary,
     close,
@@ -20,25 +20,26 @@ from contract.relay.peers import (
     text,
     tls,
     until,
+    when_ready,
 )
-from handoff_relay import BodyCounters, Messages, RelayLimits
+from handoff_relay import BodyCounters, Messages, RelayLimits, Stream
 
-Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 MIB = 1 << 20
 sides = pytest.mark.parametrize("secured", ["client", "origin", "both"])
 
 
 async def start(
-    rig: Rig, contexts: Contexts, secured: str, *, limits: RelayLimits | None = None
+    rig: Rig, secrets: Secrets, secured: str, *, limits: RelayLimits | None = None
 ) -> Running:
-    client: tuple[Remote, object]
+    client: tuple[Remote, Stream]
+    origin: tuple[Remote, Stream]
     near, far = tcp()
     plain = (Remote(near), far)
     client = origin = plain
     if secured in ("client", "both"):
-        client = await tls(*contexts, relay_serves=True)
+        client = await tls(rig, secrets, relay_serves=True)
     if secured in ("origin", "both"):
-        origin = await tls(*contexts, relay_serves=False)
+        origin = await tls(rig, secrets, relay_serves=False)
     if secured == "both":
         near.close()
         far.close()
@@ -46,8 +47,8 @@ async def start(
 
 
 @sides
-async def test_bulk_both_ways_at_once(rig: Rig, contexts: Contexts, secured: str) -> None:
-    running = await start(rig, contexts, secured)
+async def test_bulk_both_ways_at_once(rig: Rig, secrets: Secrets, secured: str) -> None:
+    running = await start(rig, secrets, secured)
     up, down = binary(os.urandom(5 * MIB), mask=True), binary(os.urandom(5 * MIB), mask=False)
     *_, got_up, got_down = await asyncio.gather(
         running.client.send(up),
@@ -63,8 +64,8 @@ async def test_bulk_both_ways_at_once(rig: Rig, contexts: Contexts, secured: str
 
 
 @sides
-async def test_a_slow_reader_loses_nothing(rig: Rig, contexts: Contexts, secured: str) -> None:
-    running = await start(rig, contexts, secured)
+async def test_a_slow_reader_loses_nothing(rig: Rig, secrets: Secrets, secured: str) -> None:
+    running = await start(rig, secrets, secured)
     stream = binary(os.urandom(16 * MIB), mask=True)
     sending = asyncio.create_task(running.client.send(stream))
     received = bytearray()
@@ -78,14 +79,12 @@ async def test_a_slow_reader_loses_nothing(rig: Rig, contexts: Contexts, secured
 
 
 async def test_plaintext_that_came_before_the_start_is_not_forgotten(
-    rig: Rig, contexts: Contexts
+    rig: Rig, secrets: Secrets
 ) -> None:
     """One record holds the head and the first frames: the kernel has nothing more to tell of."""
-    remote, sock = await tls(*contexts, relay_serves=True)
+    remote, sock = await tls(rig, secrets, relay_serves=True)
     await remote.send(b"head|" + text(b"early", mask=True))
-    sock.setblocking(True)
-    assert await asyncio.to_thread(sock.recv, 5) == b"head|"
-    assert sock.pending()
+    assert await when_ready(sock, partial(sock.recv, 5)) == b"head|"
     near, far = tcp()
     running = rig.join((remote, sock), (Remote(near), far))
     early = text(b"early", mask=True)
@@ -95,9 +94,9 @@ async def test_plaintext_that_came_before_the_start_is_not_forgotten(
 
 @pytest.mark.parametrize("politely", [True, False])
 async def test_the_end_of_a_tls_client_closes_both(
-    rig: Rig, contexts: Contexts, politely: bool
+    rig: Rig, secrets: Secrets, politely: bool
 ) -> None:
-    running = await start(rig, contexts, "client")
+    running = await start(rig, secrets, "client")
     assert isinstance(running.client, TlsRemote)
     # Unread session tickets would turn its close into a reset.
     await running.origin.send(b"first")
@@ -112,8 +111,8 @@ async def test_the_end_of_a_tls_client_closes_both(
     assert (end.cause, end.closed_by) == ("client_closed", "client")
 
 
-async def test_a_reset_under_tls(rig: Rig, contexts: Contexts) -> None:
-    running = await start(rig, contexts, "both")
+async def test_a_reset_under_tls(rig: Rig, secrets: Secrets) -> None:
+    running = await start(rig, secrets, "both")
     await running.client.send(b"last")
     assert await running.origin.exactly(4) == b"last"
     running.client.reset()
@@ -121,17 +120,17 @@ async def test_a_reset_under_tls(rig: Rig, contexts: Contexts) -> None:
     assert (await running.ended()).cause == "client_reset"
 
 
-async def test_a_dead_peer_under_tls(rig: Rig, contexts: Contexts) -> None:
-    running = await start(rig, contexts, "client")
-    running.client_sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
+async def test_a_dead_peer_under_tls(rig: Rig, secrets: Secrets) -> None:
+    running = await start(rig, secrets, "client")
+    await running.client_sock.expect_dead_after(ms=300)
     sending = asyncio.create_task(running.origin.send(binary(os.urandom(32 * MIB), mask=False)))
     end = await running.ended()
     assert (end.cause, end.closed_by) == ("dead_peer", "client")
     await asyncio.gather(sending, return_exceptions=True)
 
 
-async def test_a_fin_towards_tls_closes_both(rig: Rig, contexts: Contexts) -> None:
-    running = await start(rig, contexts, "origin")
+async def test_a_fin_towards_tls_closes_both(rig: Rig, secrets: Secrets) -> None:
+    running = await start(rig, secrets, "origin")
     await running.client.send(b"last")
     running.client.finish()
     # `recv` would raise where the end came without close_notify.
@@ -142,9 +141,9 @@ async def test_a_fin_towards_tls_closes_both(rig: Rig, contexts: Contexts) -> No
 
 
 async def test_a_fin_behind_a_close_frame_lets_the_tls_side_answer(
-    rig: Rig, contexts: Contexts
+    rig: Rig, secrets: Secrets
 ) -> None:
-    running = await start(rig, contexts, "origin")
+    running = await start(rig, secrets, "origin")
     bye, answer = close(1000, mask=True), close(1000, mask=False)
     await running.client.send(bye)
     running.client.finish()
@@ -158,8 +157,8 @@ async def test_a_fin_behind_a_close_frame_lets_the_tls_side_answer(
 
 
 @sides
-async def test_an_orderly_end(rig: Rig, contexts: Contexts, secured: str) -> None:
-    running = await start(rig, contexts, secured)
+async def test_an_orderly_end(rig: Rig, secrets: Secrets, secured: str) -> None:
+    running = await start(rig, secrets, secured)
     running.tunnel.end(1001, "drained", "drained")
     to_client, to_origin = await asyncio.gather(
         running.client.exactly(11), running.origin.exactly(15)
@@ -175,8 +174,8 @@ async def test_an_orderly_end(rig: Rig, contexts: Contexts, secured: str) -> Non
     assert end.counters == BodyCounters(8, 0, 0, 4)
 
 
-async def test_pace_holds_for_plaintext(rig: Rig, contexts: Contexts) -> None:
-    running = await start(rig, contexts, "both", limits=RelayLimits(bytes_per_second=40_000))
+async def test_pace_holds_for_plaintext(rig: Rig, secrets: Secrets) -> None:
+    running = await start(rig, secrets, "both", limits=RelayLimits(bytes_per_second=40_000))
     await running.client.send(bytes(12_000))
     assert len(await running.origin.exactly(10_000)) == 10_000
     await asyncio.sleep(0.05)
@@ -185,8 +184,8 @@ async def test_pace_holds_for_plaintext(rig: Rig, contexts: Contexts) -> None:
     await running.origin.exactly(2_000)
 
 
-async def test_garbage_instead_of_a_record_is_a_reset(rig: Rig, contexts: Contexts) -> None:
-    remote, sock = await tls(*contexts, relay_serves=True)
+async def test_garbage_instead_of_a_record_is_a_reset(rig: Rig, secrets: Secrets) -> None:
+    remote, sock = await tls(rig, secrets, relay_serves=True)
     near, far = tcp()
     running = rig.join((remote, sock), (Remote(near), far))
     raw = os.dup(remote.sock.fileno())

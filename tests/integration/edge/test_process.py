@@ -151,6 +151,12 @@ async def test_a_second_process_on_the_same_folder_is_refused(tmp_path: Path) ->
             env={**os.environ, "HANDOFF_DATA_DIR": str(tmp_path)},
             stderr=asyncio.subprocess.PIPE,
         )
-        _, errors = await soon(process.communicate())
+        try:
+            _, errors = await soon(process.communicate())
+        finally:
+            if process.returncode is None:
+                # One that was left would keep the event loop from closing.
+                process.kill()
+                await process.wait()
         assert process.returncode == 1
         assert f"in use by process {os.getpid()}" in errors.decode()

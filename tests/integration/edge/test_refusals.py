@@ -13,6 +13,7 @@ from handoff_edge.wiring import assemble
 from handoff_metering.refusals import newest
 from support.edge_events import customer, request_bytes, service
 from support.edge_world import (
+    QUICK_RELAY,
     Origin,
     World,
     all_records,
@@ -20,7 +21,6 @@ from support.edge_world import (
     edge_events,
     edge_settings,
     publish,
-    quick_relay,
     until,
     world,
 )
@@ -160,7 +160,7 @@ async def test_counts_go_past_a_journal_to_the_log_that_others_read(tmp_path: Pa
             log=log,
             journal=journal,
             clock=SystemClock(),
-            new_relay=quick_relay,
+            relay=QUICK_RELAY,
         )
         async with running(edge.service):
             w = World(edge, journal, origin)

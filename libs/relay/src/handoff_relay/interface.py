@@ -11,8 +11,9 @@ heads, include frame headers, and exclude TLS overhead and the Close frames that
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from dataclasses import dataclass
-from socket import socket
 from typing import Final, Literal, NamedTuple, Protocol
+
+from handoff_relay.tls import Stream
 
 IN_FLIGHT_MAX: Final = 256 * 1024
 """Bytes that a relay holds per direction, at most; beyond it, reading pauses."""
@@ -155,8 +156,8 @@ class Relay(Protocol):
 
     def start(
         self,
-        client_sock: socket,
-        origin_sock: socket,
+        client_sock: Stream,
+        origin_sock: Stream,
         *,
         to_origin: bytes = b"",
         to_client: bytes = b"",
@@ -164,7 +165,8 @@ class Relay(Protocol):
         limits: RelayLimits,
         on_end: OnEnd,
     ) -> Tunnel:
-        """Relay between two connected sockets, plain or `ssl.SSLSocket` with a finished handshake.
+        """Relay between two connected sockets, plain or TLS streams of the implementation's own
+        (`tls`) with a finished handshake.
 
         The relay takes both sockets over, makes them non-blocking, sets TCP_NODELAY, keep-alive
         and TCP_USER_TIMEOUT, and closes them; nobody else may have them in an event loop or touch
@@ -176,8 +178,8 @@ class Relay(Protocol):
         client_eof: the client's FIN was read already.
 
         Whatever the sockets do, also at once, is reported through `on_end`. Raises RuntimeError
-        where the relay is closed and ValueError for early bytes that are too long; the sockets
-        then still are the caller's.
+        where the relay is closed, ValueError for early bytes that are too long, and for a stream
+        that is closed or of another implementation; the sockets then still are the caller's.
         """
 
     async def close(self, *, cause: str = "drained") -> None:
@@ -189,14 +191,15 @@ class Relay(Protocol):
 class NewRelay(Protocol):
     """Makes a relay. Opens nothing; the event loop is the one that runs at the first `start`.
 
-    time_ns: a monotonic clock for deadlines and pace. tick_ms: how often, in real time, deadlines
-        are looked at; an end may come up to twice that late, never early.
+    time_ns: a clock for deadlines and pace that the caller moves; None: the system's monotonic one,
+        at no cost. tick_ms: how often, in real time, deadlines are looked at; an end may come up to
+        twice that late, never early.
     """
 
     def __call__(
         self,
         *,
-        time_ns: Callable[[], int] = ...,
+        time_ns: Callable[[], int] | None = ...,
         tick_ms: int = ...,
         loop: AbstractEventLoop | None = None,
     ) -> Relay: ...

@@ -32,6 +32,7 @@ from handoff_relay.interface import (
 )
 from handoff_relay.pacing import Pacing
 from handoff_relay.pair import MS, PairTunnel, Side
+from handoff_relay.tls import Stream
 from handoff_relay.watch import ERROR, GONE, IN, OUT, Lingering, Watch
 from handoff_relay.wheel import Wheel
 
@@ -44,11 +45,11 @@ class PythonRelay:
     def __init__(
         self,
         *,
-        time_ns: Callable[[], int] = time.monotonic_ns,
+        time_ns: Callable[[], int] | None = None,
         tick_ms: int = 500,
         loop: AbstractEventLoop | None = None,
     ) -> None:
-        self._time_ns = time_ns
+        self._time_ns = time_ns or time.monotonic_ns
         self._tick_ms = tick_ms
         self._loop = loop
         self._engine: _Engine | None = None
@@ -60,8 +61,8 @@ class PythonRelay:
 
     def start(
         self,
-        client_sock: socket,
-        origin_sock: socket,
+        client_sock: Stream,
+        origin_sock: Stream,
         *,
         to_origin: bytes = b"",
         to_client: bytes = b"",
@@ -74,6 +75,12 @@ class PythonRelay:
         for name, early in (("to_origin", to_origin), ("to_client", to_client)):
             if len(early) > IN_FLIGHT_MAX:
                 raise ValueError(f"{name} has {len(early)} bytes; allowed: {IN_FLIGHT_MAX}")
+        for stream in (client_sock, origin_sock):
+            if not isinstance(stream, socket):
+                raise ValueError(f"a {type(stream).__name__} is no stream of the Python relay")
+            if stream.fileno() < 0:
+                raise ValueError("a socket is closed")
+        assert isinstance(client_sock, socket) and isinstance(origin_sock, socket)
         if self._engine is None:
             loop = self._loop or asyncio.get_running_loop()
             self._engine = _Engine(loop, self._time_ns, self._tick_ms)

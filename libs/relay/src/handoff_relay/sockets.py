@@ -133,10 +133,7 @@ def say_end(sock: socket.socket) -> None:
 
     Raises OSError where the connection is gone.
     """
-    if isinstance(sock, ssl.SSLSocket):
-        # Sends close_notify, then complains that the peer's has not come.
-        with suppress(OSError, ValueError):
-            sock.unwrap()
+    # With TLS (`python_tls`), close_notify goes before.
     sock.shutdown(socket.SHUT_WR)
 
 

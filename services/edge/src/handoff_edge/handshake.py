@@ -8,7 +8,6 @@ early reaches the origin only behind its 101.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from socket import socket
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -32,6 +31,7 @@ from handoff_edge.recorder import JournalUnavailable, Recorder
 from handoff_edge.refusals import Owner
 from handoff_edge.reporter import Reporter
 from handoff_edge.tunnels import Tunnels
+from handoff_relay import Stream
 
 _READ: Final = 64 * 1024
 _PASS_ON_SECONDS: Final = 10.0
@@ -99,7 +99,7 @@ class Handshake:
         self._client = client
         self._head = head
         self._handoff: Handoff | None = None
-        self._origin: socket | None = None
+        self._origin: Stream | None = None
         self._release: Callable[[], None] = lambda: None
         self._owed: Connection | None = None
         """In the journal, and neither relayed nor closed yet."""
@@ -186,7 +186,7 @@ class Handshake:
         code = dict(headers).get("x-handoff-error", "denied")
         raise Denied(code, http_answer(status, headers, bytes(body)))
 
-    async def _ask(self, origin: socket, sent: bytes) -> Upgraded | Declined:
+    async def _ask(self, origin: Stream, sent: bytes) -> Upgraded | Declined:
         """Send the head, and nothing else; read the answer."""
         reader = AnswerReader(self._head)
         try:
@@ -205,7 +205,7 @@ class Handshake:
         except OSError as error:
             raise refused("origin_closed", f"the origin's connection broke: {error}") from None
 
-    async def _pass_on(self, origin: socket, answer: Declined) -> None:
+    async def _pass_on(self, origin: Stream, answer: Declined) -> None:
         """The origin's own refusal, unchanged, up to where it ends. The client's early bytes are
         dropped: they were meant for a connection that is not."""
         client = self._client
@@ -278,7 +278,7 @@ class Handshake:
         return True
 
     def _relay(
-        self, handoff: Handoff, connection: Connection, origin: socket, answer: Upgraded
+        self, handoff: Handoff, connection: Connection, origin: Stream, answer: Upgraded
     ) -> None:
         client = self._client
         self._node.metrics.accepted.inc()

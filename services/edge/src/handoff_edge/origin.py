@@ -7,11 +7,9 @@ failure has its own refusal code.
 import asyncio
 import ipaddress
 import socket
-import ssl
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import aiohappyeyeballs
@@ -21,6 +19,7 @@ from handoff_common.events import BackendSnapshot
 from handoff_edge import wire
 from handoff_edge.addresses import Network, judge
 from handoff_edge.errors import Refused, refused
+from handoff_relay import CertificateFault, CertificateRefused, ClientTls, Stream, TlsStream
 
 AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 LookUp = Callable[[str, int], Awaitable[Sequence[AddrInfo]]]
@@ -32,14 +31,14 @@ _LOOK_UPS_PER_SERVICE: Final = 4
 _THREADS: Final = 32
 _EYEBALLS_DELAY: Final = 0.25
 
-_CERTIFICATE_CODES: Final = {
-    9: ("origin_tls_expired", "is not valid yet"),
-    10: ("origin_tls_expired", "has expired"),
-    18: ("origin_tls_self_signed", "is self-signed"),
-    62: ("origin_tls_name", "is for another name"),
-    64: ("origin_tls_name", "is for another address"),
+_CERTIFICATE_CODES: Final[dict[CertificateFault, tuple[str, str]]] = {
+    "not_valid_yet": ("origin_tls_expired", "is not valid yet"),
+    "expired": ("origin_tls_expired", "has expired"),
+    "self_signed": ("origin_tls_self_signed", "is self-signed"),
+    "name": ("origin_tls_name", "is for another name"),
+    "untrusted": ("origin_tls_untrusted", "is not signed by a public CA"),
 }
-"""OpenSSL's X509_V_ERR_* that a customer can act on; all others are `origin_tls_untrusted`."""
+"""What a customer can act on."""
 
 
 class _Known(NamedTuple):
@@ -135,7 +134,7 @@ class Dialer:
     def __init__(
         self,
         resolver: Resolver,
-        tls: ssl.SSLContext,
+        tls: ClientTls,
         *,
         allow_private: bool,
         own_ports: Callable[[], Collection[int]] = tuple,
@@ -149,8 +148,8 @@ class Dialer:
         self._own_networks = own_networks
         self._timeout = connect_timeout
 
-    async def dial(self, service_id: str, backend: BackendSnapshot) -> socket.socket:
-        """A connected non-blocking socket; with `use_ssl` an `ssl.SSLSocket` behind its handshake.
+    async def dial(self, service_id: str, backend: BackendSnapshot) -> Stream:
+        """A connected non-blocking socket; with `use_ssl` a TLS stream behind its handshake.
 
         Raises Refused.
         """
@@ -205,23 +204,20 @@ class Dialer:
             raise refused("origin_address_refused", text)
         return sock
 
-    async def _secure(self, sock: socket.socket, host: str, name: str) -> socket.socket:
-        tls: ssl.SSLSocket | None = None
+    async def _secure(self, sock: socket.socket, host: str, name: str) -> Stream:
+        tls: TlsStream | None = None
         try:
-            tls = self._tls.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            tls = self._tls.wrap(sock, host)
             async with asyncio.timeout(self._timeout):
                 await wire.shake_hands(tls)
         except TimeoutError:
             wire.close(tls or sock)
             text = f"the TLS handshake with {name} took longer than {self._timeout} s"
             raise refused("origin_tls_timeout", text) from None
-        except ssl.SSLCertVerificationError as error:
+        except CertificateRefused as error:
             wire.close(tls or sock)
-            code, what = _CERTIFICATE_CODES.get(
-                error.verify_code, ("origin_tls_untrusted", "is not signed by a public CA")
-            )
-            text = f"the certificate of {name} {what}: {error.verify_message}"
-            raise refused(code, text) from None
+            code, what = _CERTIFICATE_CODES[error.fault]
+            raise refused(code, f"the certificate of {name} {what}: {error.text}") from None
         except (OSError, ValueError) as error:
             wire.close(tls or sock)
             raise refused("origin_tls_failed", f"TLS with {name} failed: {error}") from None
@@ -229,18 +225,6 @@ class Dialer:
             wire.close(tls or sock)
             raise
         return tls
-
-
-def tls_context(extra_ca: Path | None) -> ssl.SSLContext:
-    """Verifies chain and name against the public roots, and `extra_ca` (PEM) where one is given.
-
-    Raises OSError for a file that cannot be read as certificates.
-    """
-    context = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
-    if extra_ca is not None:
-        context.load_verify_locations(extra_ca)
-    return context
 
 
 def same_host(sock: socket.socket) -> bool:

@@ -60,6 +60,9 @@ class EdgeSettings(Settings):
     extra_ca: Path | None = Field(
         None, description="PEM file with a private CA that origins may use besides the public ones"
     )
+    relay: Literal["auto", "native", "python"] = Field(
+        "auto", description="what moves the bytes; auto: the native one where it was built"
+    )
     head_timeout: PositiveSeconds = Field(10.0, description="for a client to send its whole head")
     connect_timeout: PositiveSeconds = Field(
         5.0, description="to look up and connect to an origin, and again for its TLS handshake"

@@ -9,7 +9,6 @@ import random
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from socket import socket
 
 from handoff_common.clock import Clock
 from handoff_common.events import Counters, Limits, Reason
@@ -17,7 +16,7 @@ from handoff_common.telemetry import get_logger
 from handoff_edge.connection import Connection
 from handoff_edge.metrics import Metrics
 from handoff_edge.recorder import Recorder
-from handoff_relay import End, Relay, RelayLimits, Tunnel
+from handoff_relay import End, Relay, RelayLimits, Stream, Tunnel
 
 _JITTER = 0.1
 """A maximum duration is cut by up to this share, so that connections that began together do not end
@@ -92,8 +91,8 @@ class Tunnels:
     def start(
         self,
         connection: Connection,
-        client: socket,
-        origin: socket,
+        client: Stream,
+        origin: Stream,
         *,
         to_origin: bytes,
         to_client: bytes,

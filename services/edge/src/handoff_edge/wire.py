@@ -12,10 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from handoff_relay import Stream, TlsStream
+
 T = TypeVar("T")
 
 
-async def receive(sock: socket.socket, size: int) -> bytes:
+async def receive(sock: Stream, size: int) -> bytes:
     """Some bytes, or none at the end of the stream. Raises OSError."""
     try:
         return await _until_done(sock, lambda: sock.recv(size), writes=False)
@@ -23,9 +25,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
         return b""
 
 
-async def send_all(
-    sock: socket.socket, data: bytes, sent: Callable[[int], None] = lambda _: None
-) -> None:
+async def send_all(sock: Stream, data: bytes, sent: Callable[[int], None] = lambda _: None) -> None:
     """Until the kernel took all; `sent` is told of each part. Raises OSError."""
     view = memoryview(data)
     while view:
@@ -35,12 +35,12 @@ async def send_all(
         view = view[count:]
 
 
-async def shake_hands(sock: ssl.SSLSocket) -> None:
+async def shake_hands(sock: TlsStream) -> None:
     """The TLS handshake. Raises OSError (ssl.SSLError among them)."""
     await _until_done(sock, sock.do_handshake, writes=False)
 
 
-async def _until_done(sock: socket.socket, attempt: Callable[[], T], *, writes: bool) -> T:
+async def _until_done(sock: Stream, attempt: Callable[[], T], *, writes: bool) -> T:
     while True:
         try:
             return attempt()
@@ -72,12 +72,12 @@ async def _ready(descriptor: int, *, to_write: bool) -> None:
         (loop.remove_writer if to_write else loop.remove_reader)(descriptor)
 
 
-def close(sock: socket.socket) -> None:
+def close(sock: Stream) -> None:
     with suppress(OSError):
         sock.close()
 
 
-async def close_politely(sock: socket.socket, *, seconds: float, most: int) -> None:
+async def close_politely(sock: Stream, *, seconds: float, most: int) -> None:
     """Close so that what was sent arrives: a close with unread bytes would reset the connection and
     take the answer with it. Reads and drops up to `most` bytes for `seconds` at most."""
     try:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from socket import socket
 from typing import Any, cast
 
-from handoff_common.clock import Clock
+from handoff_common.clock import Clock, SystemClock
 from handoff_common.errors import LogError, SettingError
 from handoff_common.log import EventLog, JournaledLog, Spool
 from handoff_common.service import Loop, Service, listen
@@ -25,7 +25,7 @@ from handoff_edge.handshake import Node
 from handoff_edge.head import Head
 from handoff_edge.limits import Admission, ServiceCounts
 from handoff_edge.metrics import Metrics
-from handoff_edge.origin import Dialer, LookUp, Resolver, tls_context
+from handoff_edge.origin import Dialer, LookUp, Resolver
 from handoff_edge.protocol import ClientPort
 from handoff_edge.recorder import Recorder
 from handoff_edge.recovery import recover
@@ -33,7 +33,7 @@ from handoff_edge.refusals import Owner
 from handoff_edge.reporter import Reporter
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.tunnels import Tunnels
-from handoff_relay import NewRelay, load
+from handoff_relay import IMPLEMENTATIONS, Implementation, active
 
 _CLOSE_MARGIN = 2.0
 """Seconds that an orderly end may take beyond the peers' grace."""
@@ -62,7 +62,7 @@ class Edge:
         log: EventLog,
         journal: Spool | None,
         clock: Clock,
-        new_relay: NewRelay,
+        relay: Implementation,
         look_up: LookUp | None,
         listener: socket | None,
         appended_at: Callable[[], int | None],
@@ -107,7 +107,10 @@ class Edge:
             interval=settings.refusals_interval,
             timeout=settings.journal_timeout,
         )
-        self._relay = new_relay(time_ns=clock.now_ns)
+        self._tls = relay.tls
+        # The system's own time costs a relay nothing; another is carried to it.
+        time_ns = None if isinstance(clock, SystemClock) else clock.now_ns
+        self._relay = relay.relay(time_ns=time_ns)
         self.tunnels = Tunnels(
             self._relay,
             self.recorder,
@@ -201,8 +204,8 @@ class Edge:
         """What a former process left is closed, and this edge's id is in the log, before anything
         new is taken. Raises LogError, SettingError."""
         try:
-            tls = tls_context(self._settings.extra_ca)
-        except OSError as error:
+            tls = self._tls.client(self._settings.extra_ca)
+        except (OSError, ValueError) as error:
             name, value = variable("extra_ca"), self._settings.extra_ca
             raise SettingError(f"{name} = {value}: {error}; takes a PEM file") from None
         await recover(self._journal, self.place, self.metrics)
@@ -249,7 +252,13 @@ class Edge:
             text = f"{name} = {port}: {error.strerror}; takes a free port of {host}"
             raise SettingError(text) from None
         self._opened = True
-        self._logger.info("listening", host=host, port=self.port, edge_id=self.place.edge_id)
+        self._logger.info(
+            "listening",
+            host=host,
+            port=self.port,
+            edge_id=self.place.edge_id,
+            relay=type(self._relay).__name__,
+        )
 
     async def stop(self) -> None:
         """Drain. Every connection's `closed` is in the journal when this returns, unless the
@@ -313,13 +322,22 @@ def stop_seconds(settings: EdgeSettings) -> float:
     return _HANDSHAKE_SECONDS + drain + _ANSWER_SECONDS + flush + _CLOSE_MARGIN
 
 
+def chosen(settings: EdgeSettings) -> Implementation:
+    """Raises SettingError where the relay that is asked for was not built."""
+    name = active if settings.relay == "auto" else settings.relay
+    if name not in IMPLEMENTATIONS:
+        there = ", ".join(IMPLEMENTATIONS)
+        raise SettingError(f"{variable('relay')} = {name}: it was not built; takes auto, {there}")
+    return IMPLEMENTATIONS[name]
+
+
 def assemble(
     settings: EdgeSettings,
     *,
     log: JournaledLog | EventLog,
     clock: Clock,
     journal: Spool | None = None,
-    new_relay: NewRelay | None = None,
+    relay: Implementation | None = None,
     look_up: LookUp | None = None,
     listener: socket | None = None,
     appended_at: Callable[[], int | None] = lambda: None,
@@ -329,7 +347,7 @@ def assemble(
 
     appended_at: the log's own clock at its last acknowledgement, where it has one. reuse_port:
     other workers share the client port.
-    new_relay: makes the relay; the active one by default. look_up: in place of the system's name
+    relay: in place of the one that the settings name. look_up: in place of the system's name
     look-up. listener: a listening socket in place of `edge_host` and `edge_port`.
     """
     return Edge(
@@ -339,7 +357,7 @@ def assemble(
         clock=clock,
         appended_at=appended_at,
         reuse_port=reuse_port,
-        new_relay=new_relay or load(),
+        relay=relay or chosen(settings),
         look_up=look_up,
         listener=listener,
     )

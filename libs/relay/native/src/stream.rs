@@ -1,0 +1,220 @@
+//! A connected socket, plain or with TLS over it.
+
+use std::io;
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::OwnedFd;
+
+use rustls::Connection;
+
+use crate::sockets;
+
+/// A TLS record at its longest.
+const RECORD_MAX: usize = 16_640;
+
+/// What a call of `receive` met.
+#[derive(Debug)]
+pub enum Received {
+    /// So many bytes, 1 or more; there may be more of them.
+    Some(usize),
+    Blocked,
+    /// Nothing more comes: in order, or with the error. So many bytes came before.
+    End(usize, Option<io::Error>),
+}
+
+pub enum Stream {
+    Plain(OwnedFd),
+    Tls(Box<Tls>),
+}
+
+impl Stream {
+    pub fn fd(&self) -> &OwnedFd {
+        match self {
+            Stream::Plain(fd) => fd,
+            Stream::Tls(tls) => &tls.fd,
+        }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Stream::Tls(_))
+    }
+}
+
+/// A TLS connection over a non-blocking socket.
+pub struct Tls {
+    pub fd: OwnedFd,
+    pub conn: Connection,
+    /// Plaintext that `conn` took and whose records the kernel has not taken whole. The caller of
+    /// `send` counts.
+    pub unsent: usize,
+    /// `conn` may hold plaintext that no epoll tells of.
+    pub more: bool,
+}
+
+impl Tls {
+    pub fn new(fd: OwnedFd, conn: Connection) -> Tls {
+        Tls { fd, conn, unsent: 0, more: false }
+    }
+
+    /// Plaintext into `buffer`, which is not empty. `scratch` is for records; it is not kept.
+    pub fn receive(&mut self, buffer: &mut [u8], scratch: &mut [u8]) -> Received {
+        let mut count = 0;
+        self.more = true;
+        // A buffer with room for all that `scratch` and a record begun earlier can hold is filled
+        // by one call of the kernel; a smaller one (a pace) must leave the rest where it is.
+        let roomy = !scratch.is_empty() && buffer.len() >= scratch.len() + 2 * RECORD_MAX;
+        loop {
+            match self.take_plaintext(buffer, &mut count) {
+                Some(Ok(())) => return Received::End(count, None),
+                Some(Err(error)) => return Received::End(count, Some(error)),
+                None if count == buffer.len() => return Received::Some(count),
+                None => {}
+            }
+            if roomy && count > 0 {
+                self.more = false;
+                return Received::Some(count);
+            }
+            let fed = if roomy {
+                match sockets::receive(&self.fd, scratch) {
+                    Ok(Some(size)) => self.feed(&scratch[..size], buffer, &mut count),
+                    Ok(None) => Ok(false),
+                    Err(error) => Err(error),
+                }
+            } else {
+                self.read_record()
+            };
+            match fed {
+                Ok(true) => {}
+                Ok(false) if count > 0 => return Received::Some(count),
+                Ok(false) => {
+                    self.more = false;
+                    return Received::Blocked;
+                }
+                Err(error) => return Received::End(count, Some(error)),
+            }
+        }
+    }
+
+    /// Whatever plaintext there is. Some at the end of the stream.
+    fn take_plaintext(&mut self, buffer: &mut [u8], count: &mut usize) -> Option<io::Result<()>> {
+        while *count < buffer.len() {
+            match self.conn.reader().read(&mut buffer[*count..]) {
+                Ok(0) => return Some(Ok(())),
+                Ok(size) => *count += size,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                // A FIN without close_notify: over TCP it is how many peers say that they end.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Some(Ok(())),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+
+    /// Decrypt `records`; at their end, which is the stream's where there are none.
+    fn feed(&mut self, records: &[u8], buffer: &mut [u8], count: &mut usize) -> io::Result<bool> {
+        let mut left = records;
+        loop {
+            self.conn.read_tls(&mut left)?;
+            self.process()?;
+            // Its end is met again by the caller.
+            if self.take_plaintext(buffer, count).is_some() || left.is_empty() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// One read from the socket; false where it would block.
+    fn read_record(&mut self) -> io::Result<bool> {
+        match self.conn.read_tls(&mut FdIo(&self.fd)) {
+            Ok(_) => self.process().map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn process(&mut self) -> io::Result<()> {
+        match self.conn.process_new_packets() {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                // The peer is told why, if it still listens.
+                let _ = self.flush();
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+        }
+    }
+
+    /// Give plaintext to `conn` as long as the kernel takes its records: how much was given.
+    pub fn send(&mut self, data: &[u8]) -> io::Result<usize> {
+        let mut given = 0;
+        while self.flush()? && given < data.len() {
+            let size = self.conn.writer().write(&data[given..])?;
+            given += size;
+        }
+        Ok(given)
+    }
+
+    /// Give records to the kernel; false where it takes no more now.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        while self.conn.wants_write() {
+            match self.conn.write_tls(&mut FdIo(&self.fd)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Say close_notify, as far as the kernel takes it.
+    pub fn say_end(&mut self) {
+        self.conn.send_close_notify();
+        let _ = self.flush();
+    }
+
+    /// One step of the handshake. Ok(None): done; else whether to wait until it can be written.
+    pub fn shake_hands(&mut self) -> io::Result<Option<bool>> {
+        loop {
+            if !self.flush()? {
+                return Ok(Some(true));
+            }
+            if !self.conn.is_handshaking() {
+                return Ok(None);
+            }
+            match self.conn.read_tls(&mut FdIo(&self.fd)) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => self.process()?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(false)),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A socket as rustls wants it.
+struct FdIo<'a>(&'a OwnedFd);
+
+impl Read for FdIo<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        sockets::receive(self.0, buffer)?.ok_or(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for FdIo<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match sockets::send(self.0, data)? {
+            0 if !data.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+
+    /// Several records by one call of the kernel.
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match sockets::send_parts(self.0, parts)? {
+            0 if parts.iter().any(|part| !part.is_empty()) => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,824 @@
+//! One tunnel: two sides, what each is owed, and what becomes of what they do.
+//!
+//! The course is that of the Python relay (`pair`, `flow`, `python`), which says the reasons at
+//! length. Functions that move bytes only mark what they met; `proceed` draws the conclusions, last
+//! of all.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustix::event::epoll::EventFlags;
+
+use crate::context::{Context, Name};
+use crate::frames::{Follower, close_frame};
+use crate::pace::Pace;
+use crate::port::{ClosedBy, EndRecord, Limits, Shared};
+use crate::sockets::{self, IN_FLIGHT_MAX, Pipe};
+use crate::stream::{Received, Stream};
+
+pub const CLIENT: usize = 0;
+pub const ORIGIN: usize = 1;
+
+/// A payload of which more than this is still to come may bypass this process.
+const SPLICE_MIN: u64 = 64 * 1024;
+/// So many full reads in a row make bulk of a stream.
+const SPLICE_STREAK: u8 = 2;
+/// A read of at least this is full.
+const FULL_READ: usize = 64 * 1024;
+
+const GOING_AWAY: u16 = 1001;
+
+/// Bytes for a side that the kernel has not taken yet, and how many of them were sent already.
+#[derive(Default)]
+struct Queue {
+    data: Vec<u8>,
+    at: usize,
+    /// How many bytes at the end are of a Close frame of ours.
+    own: usize,
+}
+
+impl Queue {
+    fn rest(&self) -> &[u8] {
+        &self.data[self.at..]
+    }
+}
+
+/// One socket of a tunnel: what goes *to* it is queued, what comes *from* it is followed.
+pub struct Side {
+    pub stream: Stream,
+    pub follower: Follower,
+    /// While there is anything, the other side is not read: that is all the back-pressure there is.
+    queue: Option<Box<Queue>>,
+    /// As the queue, and in front of it: bytes that never came into this process.
+    pipe: Option<Box<Pipe>>,
+    /// Body bytes given to TLS and not yet taken by the kernel.
+    in_tls: usize,
+    /// Nothing more comes from this side.
+    eof: bool,
+    /// Nothing more can be sent to it.
+    broken: bool,
+    /// It was told that nothing more comes.
+    fin_sent: bool,
+    /// What the other side still says is dropped: our Close frame was put behind what went before,
+    /// or none can be.
+    sealed: bool,
+    /// Our Close frame was put into its queue.
+    told: bool,
+    /// Waits for its pace before it is read on.
+    pub paced: bool,
+    /// Full reads in a row.
+    streak: u8,
+    /// Its kind of socket cannot be read by splice.
+    opaque: bool,
+    events: EventFlags,
+    registered: bool,
+}
+
+impl Side {
+    fn new(stream: Stream) -> Side {
+        Side {
+            stream,
+            follower: Follower::default(),
+            queue: None,
+            pipe: None,
+            in_tls: 0,
+            eof: false,
+            broken: false,
+            fin_sent: false,
+            sealed: false,
+            told: false,
+            paced: false,
+            streak: 0,
+            opaque: false,
+            events: EventFlags::empty(),
+            registered: false,
+        }
+    }
+
+    /// Whether something waits to be sent to it.
+    fn pending(&self) -> bool {
+        self.queue.is_some() || self.pipe.is_some() || self.in_tls > 0
+    }
+
+    fn held(&self) -> usize {
+        let queued = self.queue.as_ref().map_or(0, |queue| queue.rest().len());
+        queued + self.pipe.as_ref().map_or(0, |pipe| pipe.held) + self.in_tls
+    }
+
+    fn give_up(&mut self) {
+        self.broken = true;
+        self.queue = None;
+        self.pipe = None;
+        self.in_tls = 0;
+    }
+
+    /// At an orderly end: whether there is nothing to wait for from it.
+    fn answered(&self) -> bool {
+        (self.eof || self.broken || self.follower.closed || (self.sealed && !self.told))
+            && (!self.pending() || self.broken)
+    }
+}
+
+/// What a tunnel is told to be over by.
+struct Cause {
+    text: Cow<'static, str>,
+    closed_by: ClosedBy,
+    /// It is a mere FIN, and gives way to an end that the edge makes.
+    yields: bool,
+}
+
+pub struct Tunnel {
+    pub name: Name,
+    pub shared: Arc<Shared>,
+    token: u64,
+    pub sides: [Side; 2],
+    limits: Limits,
+    pub pace: Option<Rc<RefCell<Pace>>>,
+    started_ns: i64,
+    /// When a byte last moved.
+    last_ns: i64,
+    cause: Option<Cause>,
+    /// A peer said that it ends.
+    half_closed: bool,
+    /// Code and reason of an orderly end.
+    close: Option<Box<(u16, String)>>,
+    /// Until when that end waits.
+    ending_ns: Option<i64>,
+}
+
+/// What becomes of a tunnel after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Course {
+    Goes,
+    Over,
+}
+
+impl Tunnel {
+    pub fn new(
+        name: Name,
+        shared: Arc<Shared>,
+        token: u64,
+        streams: [Stream; 2],
+        limits: Limits,
+        pace: Option<Rc<RefCell<Pace>>>,
+        now_ns: i64,
+    ) -> Tunnel {
+        Tunnel {
+            name,
+            shared,
+            token,
+            sides: streams.map(Side::new),
+            limits,
+            pace,
+            started_ns: now_ns,
+            last_ns: now_ns,
+            cause: None,
+            half_closed: false,
+            close: None,
+            ending_ns: None,
+        }
+    }
+
+    /// What was read before the tunnel was there goes through it first.
+    pub fn begin(
+        &mut self,
+        context: &mut Context,
+        to_origin: &[u8],
+        to_client: &[u8],
+        client_eof: bool,
+    ) -> Course {
+        for (side, early) in [(CLIENT, to_origin), (ORIGIN, to_client)] {
+            if !early.is_empty() {
+                context.buffer[..early.len()].copy_from_slice(early);
+                self.arrived(context, side, early.len());
+            }
+        }
+        if client_eof {
+            self.finished(context, CLIENT, None);
+        }
+        for side in [CLIENT, ORIGIN] {
+            if let Stream::Tls(tls) = &mut self.sides[side].stream {
+                tls.more = true;
+            }
+        }
+        self.proceed(context)
+    }
+
+    // --- from the event loop ---------------------------------------------------------------------
+
+    /// A side can be read, or written, or is in error.
+    pub fn on_events(&mut self, context: &mut Context, at: usize, events: EventFlags) -> Course {
+        let watched = self.sides[at].events;
+        if watched.is_empty() {
+            return self.hung_up(context, at);
+        }
+        let mut ready = events;
+        if events.intersects(EventFlags::ERR | EventFlags::HUP) {
+            ready = watched;
+        }
+        if ready.contains(EventFlags::OUT) {
+            if self.sides[at].pending() {
+                self.last_ns = context.now_ns;
+            }
+            self.flush(context, at);
+            self.attend(context, 1 - at);
+        }
+        if ready.contains(EventFlags::IN) && self.readable(at) {
+            self.read(context, at);
+        }
+        if self.half_closed || self.ending_ns.is_some() {
+            return self.proceed(context);
+        }
+        self.attend(context, at);
+        Course::Goes
+    }
+
+    /// An error or a hang-up of a side that is neither read nor written now.
+    fn hung_up(&mut self, context: &mut Context, at: usize) -> Course {
+        if let Some(error) = sockets::pending_error(self.sides[at].stream.fd()) {
+            self.lost(context, at, &error);
+        }
+        // Epoll would tell of it again and again. Whatever it sent before can still be read later.
+        self.ignore(context, at);
+        self.proceed(context)
+    }
+
+    /// Read a side without having been told by epoll that there is something.
+    pub fn read_on(&mut self, context: &mut Context, at: usize) -> Course {
+        if self.readable(at) {
+            self.read(context, at);
+        }
+        self.proceed(context)
+    }
+
+    /// A deadline of this tunnel may have come.
+    pub fn check(&mut self, context: &mut Context) -> Course {
+        if self.sides.iter().any(|side| side.paced) {
+            // It is not the peers who are silent.
+            self.last_ns = context.now_ns;
+        }
+        let due = self.due_ns();
+        if context.now_ns < due {
+            context.wheel.place(tunnel_entry(self.name.key), due);
+            return Course::Goes;
+        }
+        if self.ending_ns.is_some() {
+            return Course::Over;
+        }
+        let age_ns = context.now_ns - self.started_ns;
+        if self.limits.max_duration_ns.is_some_and(|longest| age_ns >= longest) {
+            self.end(context, GOING_AWAY, "maximum duration reached", "max_duration".into())
+        } else if self.half_closed {
+            self.end(context, GOING_AWAY, "the other side has closed", "".into())
+        } else {
+            self.end(context, GOING_AWAY, "idle for too long", "idle_timeout".into())
+        }
+    }
+
+    /// The next instant at which something is to be done if no byte moves until then.
+    pub fn due_ns(&self) -> i64 {
+        if let Some(ending_ns) = self.ending_ns {
+            return ending_ns;
+        }
+        let limits = &self.limits;
+        let quiet = if self.half_closed { limits.half_closed_ns } else { limits.idle_ns };
+        let due = self.last_ns.saturating_add(quiet);
+        match limits.max_duration_ns {
+            Some(longest) => due.min(self.started_ns.saturating_add(longest)),
+            None => due,
+        }
+    }
+
+    // --- the course ------------------------------------------------------------------------------
+
+    /// Keep the first cause; one of the edge's own takes the place of a mere FIN.
+    pub fn note(&mut self, text: Cow<'static, str>, closed_by: ClosedBy, yields: bool) {
+        let open = match &self.cause {
+            None => true,
+            Some(cause) => cause.yields && closed_by == ClosedBy::Edge,
+        };
+        if open {
+            self.cause = Some(Cause { text, closed_by, yields });
+        }
+    }
+
+    fn half_close(&mut self, context: &mut Context) {
+        if !self.half_closed {
+            self.half_closed = true;
+            self.last_ns = context.now_ns;
+            let due = self.due_ns();
+            context.wheel.advance(tunnel_entry(self.name.key), due);
+        }
+    }
+
+    /// Pass ends on, see whether both sides came to theirs, and wait for what is next.
+    fn proceed(&mut self, context: &mut Context) -> Course {
+        for at in [CLIENT, ORIGIN] {
+            if self.owed_end(at) {
+                self.pass_end(context, at);
+            }
+        }
+        if self.is_over() {
+            return Course::Over;
+        }
+        self.attend(context, CLIENT);
+        self.attend(context, ORIGIN);
+        Course::Goes
+    }
+
+    /// Whether both sides have come to their end.
+    fn is_over(&self) -> bool {
+        if self.ending_ns.is_some() {
+            return self.sides.iter().all(Side::answered);
+        }
+        [CLIENT, ORIGIN].into_iter().all(|at| {
+            let (side, other) = (&self.sides[at], &self.sides[1 - at]);
+            other.broken || (side.eof && !other.pending())
+        })
+    }
+
+    /// An orderly end. Without a cause, the present one stays.
+    pub fn end(
+        &mut self,
+        context: &mut Context,
+        code: u16,
+        reason: &str,
+        cause: Cow<'static, str>,
+    ) -> Course {
+        if self.ending_ns.is_some() {
+            return Course::Goes;
+        }
+        if !cause.is_empty() {
+            self.note(cause, ClosedBy::Edge, false);
+        }
+        self.close = Some(Box::new((code, reason.to_owned())));
+        let due = context.now_ns.saturating_add(self.limits.close_grace_ns);
+        self.ending_ns = Some(due);
+        context.wheel.place(tunnel_entry(self.name.key), due);
+        self.seal(context, CLIENT);
+        self.seal(context, ORIGIN);
+        self.proceed(context)
+    }
+
+    /// A fault of ours ended it.
+    pub fn fail(&mut self, cause: &'static str) {
+        self.cause = Some(Cause { text: cause.into(), closed_by: ClosedBy::Edge, yields: false });
+    }
+
+    /// How it ended, for good.
+    pub fn conclude(&self) -> EndRecord {
+        let (cause, closed_by) = match &self.cause {
+            Some(cause) => (cause.text.clone(), cause.closed_by),
+            None => (Cow::Borrowed(""), ClosedBy::Edge),
+        };
+        let close_code = match closed_by {
+            ClosedBy::Client => self.sides[CLIENT].follower.close_code,
+            ClosedBy::Origin => self.sides[ORIGIN].follower.close_code,
+            ClosedBy::Edge => {
+                let told = self.sides.iter().any(|side| side.told);
+                self.close.as_ref().filter(|_| told).map(|close| close.0)
+            }
+        };
+        EndRecord {
+            token: self.token,
+            cause,
+            closed_by,
+            close_code,
+            counters: self.shared.counters(),
+            messages: self.shared.messages(),
+        }
+    }
+
+    /// Let go of both sockets. `cut`: without any ceremony.
+    pub fn release(self: Box<Self>, context: &mut Context, cut: bool) {
+        for mut side in self.sides {
+            let mut lingers = !(cut || side.eof || side.broken || side.queue.is_some());
+            if !cut && (lingers || side.stream.is_tls()) {
+                if let Stream::Tls(tls) = &mut side.stream {
+                    tls.say_end();
+                }
+                lingers &= sockets::say_end(side.stream.fd()).is_ok();
+            }
+            if lingers && side.registered {
+                context.linger(side.stream);
+            } else if side.registered {
+                context.unwatch(side.stream.fd());
+            }
+        }
+    }
+
+    // --- what is waited for ----------------------------------------------------------------------
+
+    /// Whether reading it makes sense now.
+    fn readable(&self, at: usize) -> bool {
+        let (side, other) = (&self.sides[at], &self.sides[1 - at]);
+        !(side.eof || side.paced) && (other.sealed || !(other.pending() || other.broken))
+    }
+
+    /// Watch for what this side waits for now.
+    fn attend(&mut self, context: &mut Context, at: usize) {
+        let readable = self.readable(at);
+        let side = &mut self.sides[at];
+        let mut events = EventFlags::empty();
+        if readable {
+            events |= EventFlags::IN;
+        }
+        let mut more = false;
+        let unflushed = match &side.stream {
+            Stream::Tls(tls) => {
+                more = tls.more;
+                tls.conn.wants_write()
+            }
+            Stream::Plain(_) => false,
+        };
+        if !side.broken && (side.pending() || unflushed) {
+            events |= EventFlags::OUT;
+        }
+        if readable && more {
+            context.again.push((self.name.key, at));
+        }
+        if events == side.events && (side.registered || events.is_empty()) {
+            return;
+        }
+        let watched = context.watch(side.stream.fd(), side.registered, self.name, at, events);
+        side.registered |= watched;
+        side.events = events;
+    }
+
+    /// Not even its errors, until it is attended to again.
+    fn ignore(&mut self, context: &mut Context, at: usize) {
+        let side = &mut self.sides[at];
+        if side.registered {
+            context.unwatch(side.stream.fd());
+            side.registered = false;
+            side.events = EventFlags::empty();
+        }
+    }
+
+    /// Have errors told from the start, whatever else is waited for.
+    pub fn register(&mut self, context: &mut Context) {
+        for (at, side) in self.sides.iter_mut().enumerate() {
+            let none = EventFlags::empty();
+            side.registered = context.watch(side.stream.fd(), false, self.name, at, none);
+        }
+    }
+
+    // --- in --------------------------------------------------------------------------------------
+
+    /// Receive once and send on.
+    fn read(&mut self, context: &mut Context, at: usize) {
+        let mut size = IN_FLIGHT_MAX;
+        let sealed = self.sides[1 - at].sealed;
+        if let Some(pace) = &self.pace {
+            if !sealed {
+                size = size.min(pace.borrow_mut().share(context.now_ns));
+                if size == 0 {
+                    pace.borrow_mut().waiting += 1;
+                    self.sides[at].paced = true;
+                    context.waiting.push_back((self.name.key, at));
+                    return;
+                }
+            }
+        } else if !sealed && self.is_bulk(at) {
+            return self.splice(context, at);
+        }
+        let side = &mut self.sides[at];
+        let received = match &mut side.stream {
+            Stream::Plain(fd) => match sockets::receive(fd, &mut context.buffer[..size]) {
+                Ok(Some(0)) => Received::End(0, None),
+                Ok(Some(count)) => Received::Some(count),
+                Ok(None) => Received::Blocked,
+                Err(error) => Received::End(0, Some(error)),
+            },
+            Stream::Tls(tls) => tls.receive(&mut context.buffer[..size], &mut context.scratch[..]),
+        };
+        match received {
+            Received::Some(count) => {
+                let full = count >= FULL_READ;
+                side.streak = if full { side.streak.saturating_add(1) } else { 0 };
+                self.arrived(context, at, count);
+            }
+            Received::Blocked => {}
+            Received::End(count, error) => {
+                if count > 0 {
+                    self.arrived(context, at, count);
+                }
+                self.finished(context, at, error);
+            }
+        }
+    }
+
+    /// Whether what comes from this side need not be seen: the middle of a long payload.
+    fn is_bulk(&self, at: usize) -> bool {
+        let (side, other) = (&self.sides[at], &self.sides[1 - at]);
+        side.streak >= SPLICE_STREAK
+            && side.follower.left_in_frame() >= SPLICE_MIN
+            && self.ending_ns.is_none()
+            && !(side.opaque || side.stream.is_tls())
+            && !other.stream.is_tls()
+    }
+
+    /// As `read`, from one socket to the other inside the kernel.
+    fn splice(&mut self, context: &mut Context, at: usize) {
+        let Some(mut pipe) = context.take_pipe() else {
+            self.sides[at].streak = 0;
+            return;
+        };
+        let [client, origin] = &mut self.sides;
+        let (side, other) = if at == CLIENT { (client, origin) } else { (origin, client) };
+        let size = side.follower.left_in_frame().min(IN_FLIGHT_MAX as u64) as usize;
+        let error = match pipe.fill(side.stream.fd(), size) {
+            Ok(None) => {
+                context.give_pipe(pipe);
+                return;
+            }
+            Ok(Some(0)) => {
+                context.give_pipe(pipe);
+                return self.finished(context, at, None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                side.opaque = true;
+                return;
+            }
+            Err(error) => {
+                context.give_pipe(pipe);
+                return self.finished(context, at, Some(error));
+            }
+            Ok(Some(count)) => {
+                if count < FULL_READ {
+                    side.streak = 0;
+                }
+                side.follower.skip(count as u64);
+                self.shared.add_received(at, count);
+                self.shared.set_messages(at, side.follower.messages);
+                self.last_ns = context.now_ns;
+                match pipe.drain(other.stream.fd()) {
+                    Ok(sent) => {
+                        self.shared.add_sent(1 - at, sent);
+                        None
+                    }
+                    Err(error) => Some(error),
+                }
+            }
+        };
+        if let Some(error) = error {
+            return self.lost(context, 1 - at, &error);
+        }
+        if pipe.held > 0 {
+            other.pipe = Some(Box::new(pipe));
+            self.shared.set_held(1 - at, other.held());
+            self.attend(context, 1 - at);
+        } else {
+            context.give_pipe(pipe);
+        }
+    }
+
+    /// `size` bytes from this side are in the buffer.
+    fn arrived(&mut self, context: &mut Context, at: usize, size: usize) {
+        self.shared.add_received(at, size);
+        self.last_ns = context.now_ns;
+        if self.sides[1 - at].sealed {
+            self.follow(context, at, 0, size);
+            return;
+        }
+        if let Some(pace) = &self.pace {
+            pace.borrow_mut().spend(size);
+        }
+        if self.ending_ns.is_some() {
+            self.arrived_at_the_end(context, at, size);
+            return;
+        }
+        self.follow(context, at, 0, size);
+        if self.sides[at].follower.closed {
+            self.note(closed_cause(at), peer(at), false);
+            self.half_close(context);
+        }
+        self.send(context, 1 - at, size);
+    }
+
+    fn follow(&mut self, context: &Context, at: usize, start: usize, end: usize) {
+        let follower = &mut self.sides[at].follower;
+        follower.feed(&context.buffer[start..end]);
+        self.shared.set_messages(at, follower.messages);
+    }
+
+    /// An orderly end was asked for, and no boundary was found yet.
+    fn arrived_at_the_end(&mut self, context: &mut Context, at: usize, size: usize) {
+        let boundary = self.sides[at].follower.feed_to_boundary(&context.buffer[..size]);
+        if self.sides[at].follower.at_boundary() && !self.sides[1 - at].follower.closed {
+            self.send(context, 1 - at, boundary);
+            self.seal(context, 1 - at);
+            self.follow(context, at, boundary, size);
+        } else {
+            self.follow(context, at, boundary, size);
+            self.send(context, 1 - at, size);
+            self.seal(context, 1 - at);
+        }
+    }
+
+    // --- out -------------------------------------------------------------------------------------
+
+    /// Send the first `size` bytes of the buffer; what the kernel does not take is queued.
+    fn send(&mut self, context: &mut Context, at: usize, size: usize) {
+        let side = &mut self.sides[at];
+        if side.broken || size == 0 {
+            return;
+        }
+        debug_assert!(side.queue.is_none() && side.pipe.is_none());
+        let data = &context.buffer[..size];
+        let taken = match &mut side.stream {
+            Stream::Plain(fd) => sockets::send(fd, data).inspect(|&count| {
+                self.shared.add_sent(at, count);
+            }),
+            Stream::Tls(tls) => tls.send(data).inspect(|&count| side.in_tls += count),
+        };
+        match taken {
+            Ok(count) => {
+                if count < size {
+                    let data = data[count..].to_vec();
+                    side.queue = Some(Box::new(Queue { data, at: 0, own: 0 }));
+                }
+                settle(side, &self.shared, at);
+                if side.pending() {
+                    self.attend(context, at);
+                }
+            }
+            Err(error) => self.lost(context, at, &error),
+        }
+    }
+
+    /// Send what waits for this side.
+    fn flush(&mut self, context: &mut Context, at: usize) {
+        if self.sides[at].broken {
+            return;
+        }
+        if let Err(error) = self.try_flush(context, at) {
+            self.lost(context, at, &error);
+        }
+    }
+
+    fn try_flush(&mut self, context: &mut Context, at: usize) -> io::Result<()> {
+        let side = &mut self.sides[at];
+        if let Some(pipe) = &mut side.pipe {
+            let count = pipe.drain(side.stream.fd())?;
+            self.shared.add_sent(at, count);
+            if pipe.held == 0 {
+                if let Some(pipe) = side.pipe.take() {
+                    context.give_pipe(*pipe);
+                }
+            }
+        }
+        if side.pipe.is_none() {
+            if let Some(queue) = &mut side.queue {
+                let body = queue.rest().len() - queue.own;
+                let count = match &mut side.stream {
+                    Stream::Plain(fd) => {
+                        let count = sockets::send(fd, queue.rest())?;
+                        self.shared.add_sent(at, count.min(body));
+                        count
+                    }
+                    Stream::Tls(tls) => {
+                        let count = tls.send(queue.rest())?;
+                        side.in_tls += count.min(body);
+                        count
+                    }
+                };
+                queue.at += count;
+                queue.own = queue.own.min(queue.rest().len());
+                if queue.rest().is_empty() {
+                    side.queue = None;
+                }
+            } else if let Stream::Tls(tls) = &mut side.stream {
+                tls.flush()?;
+            }
+        }
+        settle(side, &self.shared, at);
+        Ok(())
+    }
+
+    /// At an orderly end: put our Close frame behind what goes to this side, if now is the moment,
+    /// or see that none can be.
+    fn seal(&mut self, context: &mut Context, at: usize) {
+        let [client, origin] = &mut self.sides;
+        let (side, other) = if at == CLIENT { (client, origin) } else { (origin, client) };
+        let source = &other.follower;
+        if side.sealed || source.closed || side.follower.closed {
+            // Done before; or the peers are closing by themselves, and that goes on.
+            return;
+        }
+        if side.broken || side.fin_sent || !source.valid {
+            side.sealed = true;
+        } else if source.at_boundary() {
+            let Some(close) = &self.close else { return };
+            let key = if at == ORIGIN { Some(mask_key()) } else { None };
+            let frame = close_frame(close.0, &close.1, key);
+            side.sealed = true;
+            side.told = true;
+            let queue = side.queue.get_or_insert_default();
+            queue.own = frame.len();
+            queue.data.extend_from_slice(&frame);
+            self.flush(context, at);
+        } else if other.eof {
+            side.sealed = true;
+        }
+    }
+
+    // --- ends ------------------------------------------------------------------------------------
+
+    /// Nothing more comes from this side, in order or with the error that was met.
+    fn finished(&mut self, context: &mut Context, at: usize, error: Option<io::Error>) {
+        let side = &mut self.sides[at];
+        side.eof = true;
+        if let Some(error) = error {
+            return self.lost(context, at, &error);
+        }
+        let tls = side.stream.is_tls();
+        if tls {
+            // It takes nothing more either: TLS has no half-close.
+            side.give_up();
+        }
+        self.note(closed_cause(at), peer(at), !tls);
+        self.half_close(context);
+    }
+
+    /// The connection to this side is gone; what came from it before may still be unread.
+    fn lost(&mut self, context: &mut Context, at: usize, error: &io::Error) {
+        let side = &mut self.sides[at];
+        side.give_up();
+        if error.kind() == io::ErrorKind::InvalidData {
+            // A broken TLS layer reads no more either.
+            side.eof = true;
+        }
+        if sockets::is_dead(error) {
+            self.note("dead_peer".into(), peer(at), false);
+        } else {
+            let cause = if at == CLIENT { "client_reset" } else { "origin_reset" };
+            self.note(cause.into(), peer(at), false);
+        }
+        self.half_close(context);
+    }
+
+    /// Whether it is time to tell it that nothing more comes: all that came was written, or it
+    /// answered our Close frame, and need not wait for the other peer's answer.
+    fn owed_end(&self, at: usize) -> bool {
+        let (side, other) = (&self.sides[at], &self.sides[1 - at]);
+        if side.fin_sent || side.broken || side.pending() {
+            return false;
+        }
+        other.eof || (side.told && side.answered())
+    }
+
+    /// Tell this side that nothing more comes.
+    fn pass_end(&mut self, context: &mut Context, at: usize) {
+        let closed = self.sides[1 - at].follower.closed;
+        let side = &mut self.sides[at];
+        if side.stream.is_tls() {
+            // Being told, it could answer nothing; after a Close frame it knows and will answer.
+            if !(side.told || closed) {
+                side.eof = true;
+            }
+            return;
+        }
+        match sockets::say_end(side.stream.fd()) {
+            Ok(()) => side.fin_sent = true,
+            Err(error) => self.lost(context, at, &error),
+        }
+    }
+}
+
+/// What TLS holds is sent once the kernel has all of it; say what is held.
+fn settle(side: &mut Side, shared: &Shared, at: usize) {
+    if side.in_tls > 0 {
+        if let Stream::Tls(tls) = &side.stream {
+            if !tls.conn.wants_write() {
+                shared.add_sent(at, side.in_tls);
+                side.in_tls = 0;
+            }
+        }
+    }
+    shared.set_held(at, side.held());
+}
+
+/// How the wheel knows a tunnel.
+pub fn tunnel_entry(key: u32) -> u32 {
+    key << 1
+}
+
+fn closed_cause(at: usize) -> Cow<'static, str> {
+    if at == CLIENT { "client_closed".into() } else { "origin_closed".into() }
+}
+
+fn peer(at: usize) -> ClosedBy {
+    if at == CLIENT { ClosedBy::Client } else { ClosedBy::Origin }
+}
+
+fn mask_key() -> [u8; 4] {
+    let mut key = [0; 4];
+    // Without chance the frame is still a right one.
+    let _ = rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty());
+    key
+}
