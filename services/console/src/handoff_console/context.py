@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from handoff_client import AsyncClient, HandoffApiError, Unauthorized, Unreachable
+from handoff_client import AsyncClient, BadArgument, HandoffApiError, Unauthorized, Unreachable
 from handoff_common.access import Permission
 from handoff_common.clock import Clock
 from handoff_console import forgery
@@ -35,6 +36,21 @@ class Console:
     templates: Environment
     clock: Clock
     feeds: Feeds
+
+
+class _Count(Convertor[int]):
+    """`{name:count}` of a route: no more digits than an API's numbers have."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("count", _Count())
 
 
 class Refused(Exception):
@@ -122,6 +138,9 @@ def page(needs: Permission, handler: Page) -> Endpoint:
             )
         except Refused as refused:
             return problem(request, refused)
+        except BadArgument as error:
+            status = 404 if request.method == "GET" else 422
+            return problem(request, Refused(status, "No such thing", f"{error}."))
         except Unauthorized:
             request.session.clear()
             return _to_sign_in(request)

@@ -181,5 +181,5 @@ ROUTES = (
     Route("/price-books", page(Permission.OPERATE, listed)),
     Route("/price-books", page(Permission.OPERATE, add), methods=["POST"]),
     Route("/new-price-book", page(Permission.OPERATE, new)),
-    Route("/price-books/{book_id}/versions/{version:int}", page(Permission.OPERATE, version)),
+    Route("/price-books/{book_id}/versions/{version:count}", page(Permission.OPERATE, version)),
 )
