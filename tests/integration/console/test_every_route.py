@@ -119,6 +119,41 @@ async def test_no_address_leads_to_another_customer(system: Embedded, tenant: Te
             assert answer.status_code == 404 and other.domain not in answer.text, path
 
 
+FAR = (
+    "9999-12-31T23:59:59",
+    "9999-12-31T23:59-14:00",
+    "0001-01-01T00:00+14:00",
+    "2026-13-01",
+    "\0",
+)
+
+
+@pytest.mark.parametrize("at", FAR)
+async def test_no_time_is_a_fault(system: Embedded, tenant: Tenant, at: str) -> None:
+    async with visitor(system) as someone:
+        await signed_in(someone, system.operator_token, tenant.customer_id)
+        for path in ("/usage", "/usage.csv", "/connections"):
+            for name in ("from", "to"):
+                for by in ("hour", "day", "month"):
+                    answer = await someone.http.get(path, params={name: at, "by": by})
+                    assert answer.status_code in (200, 400), (path, name, by)
+        # So far in the future it would be no end at all.
+        customer = f"/customers/{tenant.customer_id}"
+        answer = await someone.post(f"{customer}/contracts", starts_at=at, ends_at=at)
+        assert answer.status_code == 422 and 'aria-invalid="true"' in answer.text
+
+
+async def test_no_text_is_a_fault(system: Embedded, tenant: Tenant) -> None:
+    async with visitor(system) as someone:
+        await signed_in(someone, system.operator_token, tenant.customer_id)
+        for document in ('{"name": "\\ud800"}', '{"\\ud800": 1}', "[" * 2_000, '{"a": 1e999}'):
+            answer = await someone.post("/price-books", document=document)
+            assert answer.status_code == 422, document[:20]
+            assert "Price book, JSON" in answer.text, document[:20]
+        answer = await someone.post(f"/customers/{tenant.customer_id}", name="x", etag="é")
+        assert answer.status_code == 422
+
+
 @pytest.mark.parametrize("odd", ["%2E", "%2E%2E", "%00", "%FF", "%ED%A0%80", "9" * 5_000])
 async def test_no_address_is_a_fault(system: Embedded, tenant: Tenant, odd: str) -> None:
     """Each name in each address as no link of ours has it; the answer says so on a page."""

@@ -91,6 +91,6 @@ def instant(visit: Visit, field: str) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise BadField(field, f"{text!r} is no date and time; as 2026-12-01T00:00") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handoff_client import Conflict, Invalid, prices
+from handoff_client import BadArgument, Conflict, Invalid, prices
 from handoff_client.prices import Price, PriceBook
 from handoff_common.access import Permission
 from handoff_console.attempts import said
@@ -91,7 +91,7 @@ async def add(visit: Visit) -> Response:
     try:
         document = read(text)
         made = await visit.api.run(prices.add_book(document))
-    except NotJson as error:
+    except (NotJson, BadArgument) as error:
         return _refused(visit, text, 422, str(error), {})
     except (Invalid, Conflict) as error:
         errors = {one.property: one.reason for one in error.errors}
