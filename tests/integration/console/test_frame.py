@@ -1,6 +1,8 @@
 """The frame that every page runs in: who is let in, what is refused, what headers say."""
 
 import gzip
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +60,50 @@ async def test_forged_and_stale_forms_are_refused(system: Embedded, tenant: Tena
             assert check["enabled"] is False
         answer = await someone.post(path)
         assert answer.status_code == 303
+
+
+async def test_a_form_costs_no_more_memory_than_a_form_may_be_long(system: Embedded) -> None:
+    """Of somebody who has not signed in, and without its length being announced."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(150):
+            yield f"&f{number}=".encode() + b"x" * 900_000
+
+    def highest() -> int:
+        assert system.process is not None
+        status = Path(f"/proc/{system.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    before = highest()
+    async with visitor(system) as someone:
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = await someone.http.post("/sign-in", content=body(), headers=kind)
+        assert answer.status_code == 413 and "<main" in answer.text
+    assert highest() - before < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"a=1&" * 300, 400),
+        ("application/x-www-form-urlencoded", b"a=" + b"x" * 20_000, 413),
+        ("application/x-www-form-urlencoded", b"csrf=%ff\xff%00", 403),
+        ("multipart/form-data", b"x", 403),
+        ("multipart/form-data; boundary=a", b"--a\r\nfoo\r\n\r\nx", 403),
+        (
+            "multipart/form-data; boundary=a; charset=unicode_escape",
+            b'--a\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n\\ud800\r\n--a--\r\n',
+            403,
+        ),
+    ],
+)
+async def test_what_is_no_form_of_ours_is_refused_on_a_page(
+    system: Embedded, kind: str, body: bytes, status: int
+) -> None:
+    async with visitor(system) as someone:
+        answer = await someone.http.post("/sign-in", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status
+        assert "<main" in answer.text
 
 
 async def test_a_change_is_put_down_to_who_made_it(system: Embedded, tenant: Tenant) -> None:

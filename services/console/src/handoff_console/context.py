@@ -2,11 +2,12 @@
 is our own, and what becomes of an API's refusal.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from jinja2 import Environment
 from starlette.convertors import Convertor, register_url_convertor
@@ -23,7 +24,12 @@ from handoff_console.settings import ConsoleSettings
 from handoff_console.viewer import Viewer, viewer_of
 
 MOST_FIELDS = 200
-FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+MOST_BYTES = 1_048_576
+"""Of a form, as it is sent; a price book is the longest."""
+MOST_BYTES_OF_NOBODY = 16_384
+"""Of a form of somebody who has not signed in."""
+FORM_SECONDS = 30.0
+FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +166,7 @@ async def checked_form(request: Request) -> FormData:
     if request.method in ("GET", "HEAD"):
         return FormData()
     kind = request.headers.get("content-type", "").partition(";")[0]
-    form = FormData()
-    if kind in FORM_TYPES:
-        form = await request.form(max_files=0, max_fields=MOST_FIELDS)
+    form = await _form_of(request) if kind == FORM_TYPE else FormData()
     given = request.headers.get(forgery.HEADER) or form.get(forgery.FIELD)
     if forgery.is_forged(
         request.session, request.headers, given if isinstance(given, str) else None
@@ -173,6 +177,29 @@ async def checked_form(request: Request) -> FormData:
             "It was not sent from a page of this session. Load the page again and repeat it.",
         )
     return form
+
+
+async def _form_of(request: Request) -> FormData:
+    """What is sent is memory that anybody can make us spend: it is counted while it arrives."""
+    most = MOST_BYTES_OF_NOBODY if viewer_of(request.session) is None else MOST_BYTES
+    body = bytearray()
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise Refused(413, "Too long", f"A form may have {most} bytes here.")
+    except TimeoutError:
+        raise Refused(
+            408, "Too slow", f"The form did not arrive within {FORM_SECONDS:g} s."
+        ) from None
+    try:
+        fields = parse_qsl(
+            body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS
+        )
+    except ValueError:
+        raise Refused(400, "Too many fields", f"A form may have {MOST_FIELDS}.") from None
+    return FormData(fields)
 
 
 def render(
