@@ -4,6 +4,7 @@ import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from handoff_console.security import CONTENT_SECURITY_POLICY
@@ -115,6 +116,34 @@ async def test_a_change_is_put_down_to_who_made_it(system: Embedded, tenant: Ten
         await someone.post(f"/services/{tenant.service_id}/websockets/enable")
         entries = (await api.call("GET", f"/v1/services/{tenant.service_id}/history"))["data"]
         assert (entries[0]["object"], entries[0]["ip"]) == ("product", "203.0.113.9")
+
+
+@pytest.mark.parametrize("said", ["unknown", "é", "<b>", "1.2.3.4:x", ",", "fe80::1%é"])
+async def test_what_is_no_address_is_put_down_to_none(
+    system: Embedded, tenant: Tenant, said: str
+) -> None:
+    async with visitor(system) as someone, system.api(tenant.tokens["superuser"]) as api:
+        someone.http.headers = httpx.Headers(
+            [*someone.http.headers.raw, (b"X-Forwarded-For", said.encode())]
+        )
+        await someone.sign_in(tenant.tokens["superuser"])
+        answer = await someone.post(f"/services/{tenant.service_id}/websockets/enable")
+        assert answer.status_code == 303
+        entries = (await api.call("GET", f"/v1/services/{tenant.service_id}/history"))["data"]
+        assert entries[0]["ip"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("behind", ["é", "\r\nX-Evil: 1", "\u2028"])
+async def test_where_scripts_are_sent_is_one_header(
+    system: Embedded, tenant: Tenant, behind: str
+) -> None:
+    path = f"/services/{tenant.service_id}/versions"
+    async with visitor(system) as someone:
+        await someone.sign_in(tenant.tokens["engineer"])
+        someone.http.headers["HX-Request"] = "true"
+        answer = await someone.post(f"{path}/1/clone", next=f"{path}/{{draft}}/{behind}")
+        assert answer.status_code == 204 and "x-evil" not in answer.headers
+        assert answer.headers["hx-redirect"].startswith(path)
 
 
 async def test_signing_in_begins_a_new_session(system: Embedded, tenant: Tenant) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
@@ -15,9 +16,17 @@ from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from handoff_client import AsyncClient, BadArgument, HandoffApiError, Unauthorized, Unreachable
+from handoff_client import (
+    AsyncClient,
+    BadArgument,
+    HandoffApiError,
+    Unauthorized,
+    Unexpected,
+    Unreachable,
+)
 from handoff_common.access import Permission
 from handoff_common.clock import Clock
+from handoff_common.telemetry import get_logger
 from handoff_console import forgery
 from handoff_console.feeds import Feeds
 from handoff_console.settings import ConsoleSettings
@@ -30,6 +39,7 @@ MOST_BYTES_OF_NOBODY = 16_384
 """Of a form of somebody who has not signed in."""
 FORM_SECONDS = 30.0
 FORM_TYPE = "application/x-www-form-urlencoded"
+_logger = get_logger("console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +98,11 @@ class Visit:
         """To another page, after a change: a reload must not repeat it. flash: said there once."""
         if flash:
             self.request.session["flash"] = flash
+        answer = RedirectResponse(path, 303)
         if is_htmx(self.request):
-            return Response(status_code=204, headers={"HX-Redirect": path})
-        return RedirectResponse(path, 303)
+            # As it is quoted there: no header takes every text.
+            return Response(status_code=204, headers={"HX-Redirect": answer.headers["location"]})
+        return answer
 
     def field(self, name: str, default: str = "") -> str:
         """A text field of the form, without the blanks around it."""
@@ -115,7 +127,15 @@ def client_for(request: Request, token: str | None) -> AsyncClient:
     """A client that calls for whoever sent the request: failures to sign in, and changes, are put
     down to that address and not to the console's."""
     console: Console = request.app.state.console
-    return console.client(token, request.client.host if request.client else None)
+    return console.client(token, _address(request.client.host if request.client else ""))
+
+
+def _address(text: str) -> str | None:
+    """None for what a proxy calls a client without knowing its address."""
+    try:
+        return str(ip_address(text)) if text.isascii() else None
+    except ValueError:
+        return None
 
 
 Page = Callable[[Visit], Awaitable[Response]]
@@ -152,12 +172,16 @@ def page(needs: Permission, handler: Page) -> Endpoint:
             return _to_sign_in(request)
         except Unreachable:
             return problem(request, Refused(503, "Not available", _AWAY))
+        except Unexpected as error:
+            _logger.error("unexpected_answer", error=str(error), request_id=error.request_id)
+            return problem(request, Refused(502, "The API's answer cannot be used", _UNUSABLE))
         except HandoffApiError as error:
             return problem(request, Refused(error.status, error.title, error.detail))
 
     return endpoint
 
 
+_UNUSABLE = "It is no fault of yours. What was asked may have been done; look before you repeat it."
 _AWAY = "The API cannot be reached just now. Nothing was changed; try again in a moment."
 
 
