@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote
 
 from jinja2 import Environment
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.datastructures import FormData
+from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
@@ -38,6 +38,9 @@ MOST_BYTES = 1_048_576
 MOST_BYTES_OF_NOBODY = 16_384
 """Of a form of somebody who has not signed in."""
 FORM_SECONDS = 30.0
+Form = ImmutableMultiDict[str, str]
+"""The fields that were sent, as text."""
+NO_FORM: Form = ImmutableMultiDict([])
 FORM_TYPE = "application/x-www-form-urlencoded"
 _logger = get_logger("console")
 
@@ -87,7 +90,7 @@ class Visit:
     request: Request
     viewer: Viewer
     api: AsyncClient
-    form: FormData
+    form: Form
 
     def render(self, template: str, *, status: int = 200, **values: Any) -> Response:
         return render(
@@ -106,8 +109,7 @@ class Visit:
 
     def field(self, name: str, default: str = "") -> str:
         """A text field of the form, without the blanks around it."""
-        value = self.form.get(name, default)
-        return value.strip() if isinstance(value, str) else default
+        return self.form.get(name, default).strip()
 
     @property
     def now(self) -> datetime:
@@ -185,16 +187,14 @@ _UNUSABLE = "It is no fault of yours. What was asked may have been done; look be
 _AWAY = "The API cannot be reached just now. Nothing was changed; try again in a moment."
 
 
-async def checked_form(request: Request) -> FormData:
+async def checked_form(request: Request) -> Form:
     """The form of a writing request; empty for the others. Raises Refused for a forged one."""
     if request.method in ("GET", "HEAD"):
-        return FormData()
+        return NO_FORM
     kind = request.headers.get("content-type", "").partition(";")[0]
-    form = await _form_of(request) if kind == FORM_TYPE else FormData()
+    form = await _form_of(request) if kind == FORM_TYPE else NO_FORM
     given = request.headers.get(forgery.HEADER) or form.get(forgery.FIELD)
-    if forgery.is_forged(
-        request.session, request.headers, given if isinstance(given, str) else None
-    ):
+    if forgery.is_forged(request.session, request.headers, given):
         raise Refused(
             403,
             "This form has expired",
@@ -203,7 +203,7 @@ async def checked_form(request: Request) -> FormData:
     return form
 
 
-async def _form_of(request: Request) -> FormData:
+async def _form_of(request: Request) -> Form:
     """What is sent is memory that anybody can make us spend: it is counted while it arrives."""
     most = MOST_BYTES_OF_NOBODY if viewer_of(request.session) is None else MOST_BYTES
     body = bytearray()
@@ -223,7 +223,7 @@ async def _form_of(request: Request) -> FormData:
         )
     except ValueError:
         raise Refused(400, "Too many fields", f"A form may have {MOST_FIELDS}.") from None
-    return FormData(fields)
+    return Form(fields)
 
 
 def render(

@@ -139,7 +139,7 @@ async def delete_director(visit: Visit) -> Response:
 
 def _typed(visit: Visit, name: str) -> str | None:
     value = visit.form.get(name)
-    return value.strip() if isinstance(value, str) else None
+    return None if value is None else value.strip()
 
 
 def _home(service: ServiceDetail) -> str:

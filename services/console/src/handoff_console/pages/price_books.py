@@ -87,7 +87,7 @@ async def new(visit: Visit) -> Response:
 
 
 async def add(visit: Visit) -> Response:
-    text = str(visit.form.get("document", "")).replace("\r\n", "\n")
+    text = visit.form.get("document", "").replace("\r\n", "\n")
     try:
         document = read(text)
         made = await visit.api.run(prices.add_book(document))

@@ -32,8 +32,8 @@ async def sign_in(request: Request) -> Response:
         form = await checked_form(request)
     except Refused as refused:
         return problem(request, refused)
-    login, password, token = (str(form.get(name, "")) for name in ("login", "password", "token"))
-    following = sign_on.safe_path(str(form.get("next", "")))
+    login, password, token = (form.get(name, "") for name in ("login", "password", "token"))
+    following = sign_on.safe_path(form.get("next", ""))
     try:
         if token:
             viewer = await sign_on.with_token(client_for(request, token.strip()), token.strip())

@@ -68,7 +68,7 @@ def _of_customer(visit: Visit) -> str:
 
 
 async def create(visit: Visit) -> Response:
-    password = str(visit.form.get("password", ""))
+    password = visit.form.get("password", "")
     try:
         made = await visit.api.run(
             users.create(
@@ -159,7 +159,7 @@ async def set_password(visit: Visit) -> Response:
 
 def _new_password(visit: Visit) -> str:
     """Blanks belong to it. Raises BadField where the two differ."""
-    password, repeated = (str(visit.form.get(name, "")) for name in ("password", "repeated"))
+    password, repeated = (visit.form.get(name, "") for name in ("password", "repeated"))
     if password != repeated:
         raise BadField("repeated", "is not the same; type it once more")
     return password
@@ -226,7 +226,7 @@ async def set_own_password(visit: Visit) -> Response:
     user, own = await asyncio.gather(
         visit.api.run(users.current()), visit.api.run(tokens.get_self())
     )
-    present = str(visit.form.get("current_password", ""))
+    present = visit.form.get("current_password", "")
     try:
         await visit.api.run(
             sessions.set_password(
