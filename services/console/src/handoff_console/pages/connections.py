@@ -89,7 +89,8 @@ async def _live(visit: Visit, topic: Topic) -> Response:
     who may less by now, is asked to sign in again: what is shared is not theirs to see."""
     viewer = visit.viewer
     user = await visit.api.run(client_users.current())
-    bearer = Bearer(viewer.token, user.role, user.customer_id)
+    user_id = viewer.token if viewer.is_operator else user.id
+    bearer = Bearer(viewer.token, user.role, user.customer_id, user_id)
     if user.role != viewer.role or user.customer_id not in (None, viewer.customer_id):
         visit.request.session.pop(SESSION_KEY, None)
         raise Refused(401, "Sign in again", "Your role has changed since you signed in.")
