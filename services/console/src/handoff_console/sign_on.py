@@ -1,11 +1,14 @@
 """From a password or a token to a viewer, by the APIs; and where to go afterwards."""
 
+import asyncio
 import contextlib
 from urllib.parse import urlsplit
 
 from handoff_client import AsyncClient, HandoffApiError, customers, sessions, tokens, users
 from handoff_common.access import Role
 from handoff_console.viewer import Viewer
+
+END_SECONDS = 5.0
 
 
 async def with_password(api: AsyncClient, login: str, password: str) -> Viewer:
@@ -39,12 +42,13 @@ async def with_token(api: AsyncClient, token: str) -> Viewer:
 
 
 async def end(api: AsyncClient) -> None:
-    """Revoke the token where it is a session's own. What cannot be told or reached ends by itself
-    within hours."""
-    with contextlib.suppress(HandoffApiError):
-        held = await api.run(tokens.get_self())
-        if held.name == "session":
-            await api.run(sessions.end())
+    """Revoke the token where it is a session's own. What cannot be told or reached in a moment ends
+    by itself within hours: whoever signs out goes away."""
+    with contextlib.suppress(HandoffApiError, TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            held = await api.run(tokens.get_self())
+            if held.name == "session":
+                await api.run(sessions.end())
 
 
 def safe_path(given: str | None, *, otherwise: str = "/") -> str:
