@@ -47,7 +47,7 @@ async def end(api: AsyncClient) -> None:
     with contextlib.suppress(HandoffApiError, TimeoutError):
         async with asyncio.timeout(END_SECONDS):
             held = await api.run(tokens.get_self())
-            if held.name == "session":
+            if held.session:
                 await api.run(sessions.end())
 
 
