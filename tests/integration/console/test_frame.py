@@ -154,6 +154,22 @@ async def test_signing_in_begins_a_new_session(system: Embedded, tenant: Tenant)
         assert someone.csrf != planted
 
 
+async def test_the_longest_names_fit_into_a_cookie(system: Embedded) -> None:
+    """Browsers keep none that is longer than 4 KiB: nobody could sign in."""
+    name, password = "\u540d" * 255, "correct horse battery"
+    async with system.api() as api, visitor(system) as someone:
+        body = {"name": name, "account_type": "paid", "billing_email": "b@example.com"}
+        customer = await api.call("POST", "/v1/customers", body)
+        user = {"login": name, "name": name, "role": "superuser", "password": password}
+        await api.call("POST", f"/v1/customers/{customer['id']}/users", user)
+        await someone.get("/sign-in")
+        answer = await someone.post("/sign-in", login=name, password=password)
+        assert answer.status_code == 303 and len(answer.headers["set-cookie"]) < 4_096
+        await someone.get("/users")
+        answer = await someone.post("/users", login="\u4eba" * 255, role="user")
+        assert answer.status_code == 303 and len(answer.headers["set-cookie"]) < 4_096
+
+
 async def test_a_cookie_of_another_key_is_nobody(system: Embedded, tenant: Tenant) -> None:
     async with visitor(system) as someone:
         await someone.sign_in(tenant.tokens["user"])

@@ -30,7 +30,7 @@ from handoff_common.telemetry import get_logger
 from handoff_console import forgery
 from handoff_console.feeds import Feeds
 from handoff_console.settings import ConsoleSettings
-from handoff_console.viewer import Viewer, viewer_of
+from handoff_console.viewer import Viewer, shortened, viewer_of
 
 MOST_FIELDS = 200
 MOST_BYTES = 1_048_576
@@ -100,7 +100,7 @@ class Visit:
     def go(self, path: str, *, flash: str = "") -> Response:
         """To another page, after a change: a reload must not repeat it. flash: said there once."""
         if flash:
-            self.request.session["flash"] = flash
+            self.request.session["flash"] = shortened(flash, 120)
         answer = RedirectResponse(path, 303)
         if is_htmx(self.request):
             # As it is quoted there: no header takes every text.
@@ -123,6 +123,12 @@ class Visit:
                 409, "Choose a customer", "This page is about one customer: choose one above."
             )
         return self.viewer.customer_id
+
+
+def viewer_for(request: Request) -> Viewer | None:
+    """Who has sent it; None where nobody is signed in."""
+    console: Console = request.app.state.console
+    return viewer_of(request.session, console.clock.now_ms())
 
 
 def client_for(request: Request, token: str | None) -> AsyncClient:
@@ -149,7 +155,7 @@ def page(needs: Permission, handler: Page) -> Endpoint:
 
     async def endpoint(request: Request) -> Response:
         console: Console = request.app.state.console
-        viewer = viewer_of(request.session)
+        viewer = viewer_for(request)
         if viewer is None:
             return _to_sign_in(request)
         try:
@@ -205,7 +211,7 @@ async def checked_form(request: Request) -> Form:
 
 async def _form_of(request: Request) -> Form:
     """What is sent is memory that anybody can make us spend: it is counted while it arrives."""
-    most = MOST_BYTES_OF_NOBODY if viewer_of(request.session) is None else MOST_BYTES
+    most = MOST_BYTES_OF_NOBODY if viewer_for(request) is None else MOST_BYTES
     body = bytearray()
     try:
         async with asyncio.timeout(FORM_SECONDS):
@@ -262,7 +268,7 @@ def problem(request: Request, refused: Refused) -> Response:
         return response
     if "text/html" not in request.headers.get("accept", ""):
         return _for_programs(request, refused)
-    viewer = viewer_of(request.session)
+    viewer = viewer_for(request)
     return render(
         console,
         request,
