@@ -298,6 +298,15 @@ async def test_markup_is_text(system: Embedded, tenant: Tenant, text: str) -> No
         assert text not in answer.text and "printable characters" in answer.text
 
 
+async def test_a_name_that_is_taken_is_said_beside_what_was_typed(
+    system: Embedded, tenant: Tenant
+) -> None:
+    async with visitor(system) as someone:
+        await someone.sign_in(tenant.tokens["superuser"])
+        answer = await someone.post("/services", name=tenant.domain, comment="for the team")
+        assert answer.status_code == 409 and 'value="for the team"' in answer.text
+
+
 async def test_a_page_is_small(system: Embedded, tenant: Tenant) -> None:
     """What a first visit loads, compressed: the page and all that it names."""
     async with visitor(system) as someone:

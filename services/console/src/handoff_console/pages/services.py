@@ -81,9 +81,9 @@ async def create(visit: Visit) -> Response:
     try:
         whose = visit.customer_id if visit.viewer.is_operator else UNSET
         made = await visit.api.run(services.create(name, comment=comment, customer_id=whose))
-    except Invalid as error:
+    except (Invalid, Conflict) as error:
         return visit.render(
-            "service_new.html", status=422, name=name, comment=comment, error=said(error)
+            "service_new.html", status=error.status, name=name, comment=comment, error=said(error)
         )
     return visit.go(
         f"/services/{made.id}/versions/1", flash="Made. Give it a domain and a backend."
