@@ -189,6 +189,16 @@ async def test_a_revoked_token_signs_out(system: Embedded, tenant: Tenant) -> No
         assert answer.status_code == 303 and answer.headers["location"].startswith("/sign-in")
 
 
+@pytest.mark.parametrize("path", ["/connections/stream", "/connections/x/stream"])
+async def test_a_live_page_whose_session_has_ended_says_so(system: Embedded, path: str) -> None:
+    """It asks again by itself: a page to sign in on would be nothing to it but a broken stream."""
+    async with visitor(system) as someone:
+        answer = await someone.get(path, Accept="text/event-stream")
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert "event: status\n" in answer.text and "Sign in again" in answer.text
+        assert answer.text.endswith("event: ended\ndata: revoked\n\n")
+
+
 @pytest.mark.parametrize("name", ["test", "session"])
 async def test_signing_out_leaves_a_token_that_was_given(
     system: Embedded, tenant: Tenant, name: str

@@ -28,6 +28,7 @@ from handoff_common.access import Permission
 from handoff_common.clock import Clock
 from handoff_common.telemetry import get_logger
 from handoff_console import forgery
+from handoff_console.event_stream import signed_out
 from handoff_console.feeds import Feeds
 from handoff_console.settings import ConsoleSettings
 from handoff_console.viewer import Viewer, shortened, viewer_of
@@ -308,4 +309,6 @@ def _to_sign_in(request: Request) -> Response:
     )
     if is_htmx(request):
         return Response(status_code=204, headers={"HX-Redirect": "/sign-in"})
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return signed_out()
     return RedirectResponse(target, 303)
