@@ -1,7 +1,10 @@
 """The frame that every page runs in: who is let in, what is refused, what headers say."""
 
 import gzip
+from collections.abc import AsyncIterator
+from pathlib import Path
 
+import httpx
 import pytest
 
 from handoff_console.security import CONTENT_SECURITY_POLICY
@@ -60,6 +63,50 @@ async def test_forged_and_stale_forms_are_refused(system: Embedded, tenant: Tena
         assert answer.status_code == 303
 
 
+async def test_a_form_costs_no_more_memory_than_a_form_may_be_long(system: Embedded) -> None:
+    """Of somebody who has not signed in, and without its length being announced."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(150):
+            yield f"&f{number}=".encode() + b"x" * 900_000
+
+    def highest() -> int:
+        assert system.process is not None
+        status = Path(f"/proc/{system.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+    before = highest()
+    async with visitor(system) as someone:
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = await someone.http.post("/sign-in", content=body(), headers=kind)
+        assert answer.status_code == 413 and "<main" in answer.text
+    assert highest() - before < 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/x-www-form-urlencoded", b"a=1&" * 300, 400),
+        ("application/x-www-form-urlencoded", b"a=" + b"x" * 20_000, 413),
+        ("application/x-www-form-urlencoded", b"csrf=%ff\xff%00", 403),
+        ("multipart/form-data", b"x", 403),
+        ("multipart/form-data; boundary=a", b"--a\r\nfoo\r\n\r\nx", 403),
+        (
+            "multipart/form-data; boundary=a; charset=unicode_escape",
+            b'--a\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n\\ud800\r\n--a--\r\n',
+            403,
+        ),
+    ],
+)
+async def test_what_is_no_form_of_ours_is_refused_on_a_page(
+    system: Embedded, kind: str, body: bytes, status: int
+) -> None:
+    async with visitor(system) as someone:
+        answer = await someone.http.post("/sign-in", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status
+        assert "<main" in answer.text
+
+
 async def test_a_change_is_put_down_to_who_made_it(system: Embedded, tenant: Tenant) -> None:
     """And so are failures to sign in: one address cannot lock everybody else's out."""
     async with visitor(system) as someone, system.api(tenant.tokens["superuser"]) as api:
@@ -71,12 +118,56 @@ async def test_a_change_is_put_down_to_who_made_it(system: Embedded, tenant: Ten
         assert (entries[0]["object"], entries[0]["ip"]) == ("product", "203.0.113.9")
 
 
+@pytest.mark.parametrize("said", ["unknown", "é", "<b>", "1.2.3.4:x", ",", "fe80::1%é"])
+async def test_what_is_no_address_is_put_down_to_none(
+    system: Embedded, tenant: Tenant, said: str
+) -> None:
+    async with visitor(system) as someone, system.api(tenant.tokens["superuser"]) as api:
+        someone.http.headers = httpx.Headers(
+            [*someone.http.headers.raw, (b"X-Forwarded-For", said.encode())]
+        )
+        await someone.sign_in(tenant.tokens["superuser"])
+        answer = await someone.post(f"/services/{tenant.service_id}/websockets/enable")
+        assert answer.status_code == 303
+        entries = (await api.call("GET", f"/v1/services/{tenant.service_id}/history"))["data"]
+        assert entries[0]["ip"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("behind", ["é", "\r\nX-Evil: 1", "\u2028"])
+async def test_where_scripts_are_sent_is_one_header(
+    system: Embedded, tenant: Tenant, behind: str
+) -> None:
+    path = f"/services/{tenant.service_id}/versions"
+    async with visitor(system) as someone:
+        await someone.sign_in(tenant.tokens["engineer"])
+        someone.http.headers["HX-Request"] = "true"
+        answer = await someone.post(f"{path}/1/clone", next=f"{path}/{{draft}}/{behind}")
+        assert answer.status_code == 204 and "x-evil" not in answer.headers
+        assert answer.headers["hx-redirect"].startswith(path)
+
+
 async def test_signing_in_begins_a_new_session(system: Embedded, tenant: Tenant) -> None:
     async with visitor(system) as someone:
         await someone.get("/sign-in")
         planted = someone.csrf
         await someone.sign_in(tenant.tokens["user"])
         assert someone.csrf != planted
+
+
+async def test_the_longest_names_fit_into_a_cookie(system: Embedded) -> None:
+    """Browsers keep none that is longer than 4 KiB: nobody could sign in."""
+    name, password = "\u540d" * 255, "correct horse battery"
+    async with system.api() as api, visitor(system) as someone:
+        body = {"name": name, "account_type": "paid", "billing_email": "b@example.com"}
+        customer = await api.call("POST", "/v1/customers", body)
+        user = {"login": name, "name": name, "role": "superuser", "password": password}
+        await api.call("POST", f"/v1/customers/{customer['id']}/users", user)
+        await someone.get("/sign-in")
+        answer = await someone.post("/sign-in", login=name, password=password)
+        assert answer.status_code == 303 and len(answer.headers["set-cookie"]) < 4_096
+        await someone.get("/users")
+        answer = await someone.post("/users", login="\u4eba" * 255, role="user")
+        assert answer.status_code == 303 and len(answer.headers["set-cookie"]) < 4_096
 
 
 async def test_a_cookie_of_another_key_is_nobody(system: Embedded, tenant: Tenant) -> None:
@@ -98,14 +189,31 @@ async def test_a_revoked_token_signs_out(system: Embedded, tenant: Tenant) -> No
         assert answer.status_code == 303 and answer.headers["location"].startswith("/sign-in")
 
 
-async def test_signing_out_leaves_a_token_that_was_given(system: Embedded, tenant: Tenant) -> None:
-    async with visitor(system) as someone, system.api(tenant.tokens["user"]) as api:
-        await someone.sign_in(tenant.tokens["user"])
+@pytest.mark.parametrize("path", ["/connections/stream", "/connections/x/stream"])
+async def test_a_live_page_whose_session_has_ended_says_so(system: Embedded, path: str) -> None:
+    """It asks again by itself: a page to sign in on would be nothing to it but a broken stream."""
+    async with visitor(system) as someone:
+        answer = await someone.get(path, Accept="text/event-stream")
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert "event: status\n" in answer.text and "Sign in again" in answer.text
+        assert answer.text.endswith("event: ended\ndata: revoked\n\n")
+
+
+@pytest.mark.parametrize("name", ["test", "session"])
+async def test_signing_out_leaves_a_token_that_was_given(
+    system: Embedded, tenant: Tenant, name: str
+) -> None:
+    """Whatever it is called."""
+    async with system.api(tenant.tokens["user"]) as api:
+        made = await api.call("POST", "/tokens", {"name": name})
+    token = made["access_token"]
+    async with visitor(system) as someone, system.api(token) as api:
+        await someone.sign_in(token)
         await someone.get("/services")
         answer = await someone.post("/sign-out")
         assert answer.status_code == 303
         assert (await someone.get("/services")).status_code == 303
-        assert (await api.call("GET", "/tokens/self"))["name"] == "test"
+        assert (await api.call("GET", "/tokens/self"))["name"] == name
 
 
 @pytest.mark.parametrize(
@@ -198,6 +306,15 @@ async def test_markup_is_text(system: Embedded, tenant: Tenant, text: str) -> No
         answer = await someone.post("/services", name=f"{text}/")
         assert answer.status_code == 422
         assert text not in answer.text and "printable characters" in answer.text
+
+
+async def test_a_name_that_is_taken_is_said_beside_what_was_typed(
+    system: Embedded, tenant: Tenant
+) -> None:
+    async with visitor(system) as someone:
+        await someone.sign_in(tenant.tokens["superuser"])
+        answer = await someone.post("/services", name=tenant.domain, comment="for the team")
+        assert answer.status_code == 409 and 'value="for the team"' in answer.text
 
 
 async def test_a_page_is_small(system: Embedded, tenant: Tenant) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handoff_client import (
+    BadArgument,
     backends,
     billing_v3,
     connections,
@@ -18,6 +19,7 @@ from handoff_client import (
     domains,
     history,
     limits,
+    prices,
     raw,
     services,
     stats,
@@ -44,8 +46,21 @@ def test_a_part_of_a_path_stays_one_part(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", ".."])
 def test_a_part_that_would_make_it_another_path_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="service_id is"):
+    with pytest.raises(BadArgument, match="service_id is"):
         services.delete(name)
+
+
+@pytest.mark.parametrize("etag", ["é", '"a"\r\nX: y', "\x00"])
+def test_an_etag_that_no_header_can_bear_is_refused(etag: str) -> None:
+    with pytest.raises(BadArgument, match="if_match is"):
+        limits.put("s", if_match=etag)
+
+
+def test_half_of_a_surrogate_pair_is_refused() -> None:
+    with pytest.raises(BadArgument, match="the body is"):
+        prices.add_book({"name": "\ud800"})
+    with pytest.raises(BadArgument, match="service_id is"):
+        services.get("\ud800")
 
 
 def test_an_instant_without_a_time_zone_is_refused() -> None:
@@ -53,6 +68,13 @@ def test_an_instant_without_a_time_zone_is_refused() -> None:
         connections.listing(from_=datetime(2026, 11, 1))
     with pytest.raises(ValueError, match=r"starts_at is .* without a time zone"):
         customers.create_contract("c", datetime(2026, 11, 1))
+
+
+@pytest.mark.parametrize(("year", "hours"), [(1, 14), (9999, -14)])
+def test_an_instant_that_utc_does_not_have_is_refused(year: int, hours: int) -> None:
+    at = datetime(year, 1 if year == 1 else 12, 1 if year == 1 else 31, 12)
+    with pytest.raises(BadArgument, match="starts_at is"):
+        customers.create_contract("c", at.replace(tzinfo=timezone(timedelta(hours=hours))))
 
 
 def test_instants_are_sent_in_utc() -> None:

@@ -8,16 +8,16 @@ import pytest
 
 from handoff_client import Unauthorized, Unreachable
 from handoff_console.board import Event, View
-from handoff_console.feeds import CHECK_AFTER, Bearer, Feeds, Full, Seat, Topic
+from handoff_console.feeds import CHECK_AFTER, MOST_OF_ONE, Bearer, Feeds, Full, Seat, Topic
 
 PATIENCE = 60.0
-ANNA, BERT, CARL = (Bearer(name, "user", "c1") for name in ("anna", "bert", "carl"))
+ANNA, BERT, CARL = (Bearer(name, "user", "c1", f"u-{name}") for name in ("anna", "bert", "carl"))
 
 
 class World:
     """The APIs, the clock and the pause between polls, as the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_viewers: int = 3) -> None:
         self.now = 100.0
         self.figure = 0
         self.away = False
@@ -29,7 +29,11 @@ class World:
         self._pause = asyncio.Event()
         self.resting = asyncio.Event()
         self.feeds = Feeds(
-            self.check, interval=2.0, most_viewers=3, now=lambda: self.now, sleep=self.sleep
+            self.check,
+            interval=2.0,
+            most_viewers=most_viewers,
+            now=lambda: self.now,
+            sleep=self.sleep,
         )
 
     def topic(self, key: str = "k") -> Topic:
@@ -201,6 +205,23 @@ async def test_viewers_are_bounded(world: World) -> None:
         assert world.feeds.viewers == 3
     with world.feeds.seat(world.topic(), BERT):
         assert world.feeds.viewers == 1
+
+
+async def test_nobody_takes_the_places_of_the_others() -> None:
+    """Whatever the filters are, each of which is a poll of its own, and however often one signs
+    in."""
+    world = World(most_viewers=10 * MOST_OF_ONE)
+    with ExitStack() as stack:
+        for number in range(MOST_OF_ONE):
+            bearer = ANNA._replace(token=f"anna{number}")
+            stack.enter_context(world.feeds.seat(world.topic(f"filter {number}"), bearer))
+        with pytest.raises(Full), world.feeds.seat(world.topic("one more"), ANNA):
+            pass
+        stack.enter_context(world.feeds.seat(world.topic(), BERT))
+        assert world.feeds.viewers == world.feeds.polls == MOST_OF_ONE + 1
+    with world.feeds.seat(world.topic(), ANNA):
+        assert world.feeds.viewers == 1
+    await world.feeds.stop()
 
 
 async def test_stopping_ends_every_stream_at_once(world: World) -> None:

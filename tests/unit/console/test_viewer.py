@@ -11,13 +11,16 @@ from handoff_common.access import Permission, Role
 from handoff_console.sign_on import minutes_of, safe_path
 from handoff_console.viewer import SESSION_KEY, Viewer, viewer_of
 
-SOMEONE = Viewer("t" * 32, "someone@example.com", Role.ENGINEER, "global", "customer", "Example")
+NOW = 1_700_000_000_000
+SOMEONE = Viewer(
+    "t" * 32, "someone@example.com", Role.ENGINEER, "global", "customer", "Example", NOW + 1
+)
 
 
 def test_what_was_packed_is_read_again() -> None:
-    assert viewer_of({SESSION_KEY: SOMEONE.packed()}) == SOMEONE
+    assert viewer_of({SESSION_KEY: SOMEONE.packed()}, NOW) == SOMEONE
     operator = SOMEONE._replace(role=Role.OPERATOR, customer_id=None)
-    assert viewer_of({SESSION_KEY: operator.packed()}) == operator
+    assert viewer_of({SESSION_KEY: operator.packed()}, NOW) == operator
 
 
 @pytest.mark.parametrize(
@@ -30,18 +33,28 @@ def test_what_was_packed_is_read_again() -> None:
         {"login": None},
         {"customer_id": 7},
         {"more": 1},
+        {"until_ms": None},
+        {"until_ms": str(NOW + 1)},
+        {"until_ms": True},
     ],
 )
 def test_anything_else_is_nobody(change: dict[str, Any]) -> None:
-    assert viewer_of({SESSION_KEY: SOMEONE.packed() | change}) is None
+    assert viewer_of({SESSION_KEY: SOMEONE.packed() | change}, NOW) is None
+
+
+def test_a_session_ends_however_much_it_is_used() -> None:
+    """What changes in it makes the cookie a new one, with all the time of a new one."""
+    held = {SESSION_KEY: SOMEONE._replace(customer_name="Another").packed()}
+    assert viewer_of(held, SOMEONE.until_ms - 1) is not None
+    assert viewer_of(held, SOMEONE.until_ms) is None
 
 
 def test_no_session_is_nobody() -> None:
-    assert viewer_of({}) is None
-    assert viewer_of({SESSION_KEY: "text"}) is None
+    assert viewer_of({}, NOW) is None
+    assert viewer_of({SESSION_KEY: "text"}, NOW) is None
     packed = SOMEONE.packed()
     del packed["token"]
-    assert viewer_of({SESSION_KEY: packed}) is None
+    assert viewer_of({SESSION_KEY: packed}, NOW) is None
 
 
 def test_a_token_that_only_reads_is_offered_nothing_that_writes() -> None:

@@ -29,7 +29,7 @@ from handoff_client import (
     versions,
     websocket_rules,
 )
-from handoff_client.call import Call, Listing, Page, Received, Repeat
+from handoff_client.call import BadArgument, Call, Listing, Page, Received, Repeat
 from handoff_client.client import AsyncClient, Client
 from handoff_client.errors import (
     Conflict,
@@ -47,6 +47,7 @@ from handoff_client.retry import RetryPolicy
 
 __all__ = [
     "AsyncClient",
+    "BadArgument",
     "Call",
     "Client",
     "Conflict",

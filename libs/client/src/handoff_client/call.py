@@ -21,6 +21,14 @@ Value = str | int | bool | datetime | None
 """Of a query or path parameter."""
 
 
+class BadArgument(ValueError):
+    """An argument that no request can bear. name: of the argument. It was not sent."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name} is {text}")
+        self.name = name
+
+
 class Repeat(Enum):
     """Whether a call whose answer was lost may be sent again."""
 
@@ -147,8 +155,9 @@ def call(
     """A call. path: what stands for the names in braces. query: None is left out. body: UNSET is
     left out, None is null. repeat: by the method where it is not given.
 
-    Raises ValueError for an argument that no request can bear: a part of a path that is empty, `.`
-    or `..`, or an instant without a time zone.
+    Raises BadArgument for what no request can bear: a part of a path that is empty, `.` or `..`, an
+    instant without a time zone or outside of the years 1 to 9999 in UTC, an ETag that is not
+    printable ASCII, a text with half of a surrogate pair.
     """
     if repeat is None:
         # The repeat of a change that was done would find another ETag than the one it names.
@@ -161,7 +170,7 @@ def call(
         repeat=repeat,
         query=tuple((name, _text(name, v)) for name, v in (query or {}).items() if v is not None),
         body=None if body is None else _json(body),
-        headers=() if if_match is None else (("If-Match", if_match),),
+        headers=() if if_match is None else (("If-Match", _etag(if_match)),),
         anonymous=anonymous,
     )
 
@@ -171,15 +180,27 @@ def _json(body: Mapping[str, Any]) -> bytes:
     for name, value in kept.items():
         if isinstance(value, datetime):
             kept[name] = _instant(name, value)
-    return msgspec.json.encode(kept)
+    try:
+        return msgspec.json.encode(kept)
+    except UnicodeEncodeError:
+        raise BadArgument("the body", "no Unicode: it has half of a surrogate pair") from None
+
+
+def _etag(text: str) -> str:
+    if not (text.isascii() and text.isprintable()):
+        raise BadArgument("if_match", f"{text!r}; it must be an ETag as it was answered")
+    return text
 
 
 def _segment(name: str, value: Value) -> str:
     text = _text(name, value)
     if text in ("", ".", ".."):
         # It would make the path that of another operation.
-        raise ValueError(f"{name} is {text!r}; it must be an id or a name")
-    return quote(text, safe="")
+        raise BadArgument(name, f"{text!r}; it must be an id or a name")
+    try:
+        return quote(text, safe="")
+    except UnicodeEncodeError:
+        raise BadArgument(name, f"{text!r}, which is no Unicode") from None
 
 
 def _text(name: str, value: Value) -> str:
@@ -192,5 +213,8 @@ def _text(name: str, value: Value) -> str:
 
 def _instant(name: str, value: datetime) -> str:
     if value.tzinfo is None:
-        raise ValueError(f"{name} is {value.isoformat()} without a time zone; give one, as UTC")
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        raise BadArgument(name, f"{value.isoformat()} without a time zone; give one, as UTC")
+    try:
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        raise BadArgument(name, f"{value.isoformat()}, which is beyond the years of UTC") from None

@@ -32,8 +32,8 @@ from handoff_console.pages import (
 )
 from handoff_console.security import CONTENT_SECURITY_POLICY, SecurityHeaders
 from handoff_console.static_files import Files
+from handoff_console.viewer import SESSION_SECONDS
 
-SESSION_SECONDS = 12 * 3_600
 _BROKEN = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>Something broke</title>'
     "<h1>Something broke</h1><p>That was a fault of ours, and it is in the log. "

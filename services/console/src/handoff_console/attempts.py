@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from handoff_client import Conflict, FieldError, HandoffApiError, Invalid
 from handoff_console.context import Visit
+from handoff_console.part_forms import NotANumber
 
 CHANGED = (
     "Somebody else has changed this since you opened the page. What you typed is kept: look at "
@@ -61,6 +62,8 @@ def errors_of(error: Exception, fields: Iterable[str]) -> dict[str, str]:
     """Field → what is wrong with it. What is said of other fields, and of none, is under ""."""
     if isinstance(error, BadField):
         return {error.field: error.reason}
+    if isinstance(error, NotANumber):
+        return {error.field.name: str(error)}
     if not isinstance(error, HandoffApiError):
         return {"": str(error)}
     if error.status == 412:
@@ -91,6 +94,6 @@ def instant(visit: Visit, field: str) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise BadField(field, f"{text!r} is no date and time; as 2026-12-01T00:00") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

@@ -2,27 +2,48 @@
 is our own, and what becomes of an API's refusal.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from jinja2 import Environment
-from starlette.datastructures import FormData
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from handoff_client import AsyncClient, HandoffApiError, Unauthorized, Unreachable
+from handoff_client import (
+    AsyncClient,
+    BadArgument,
+    HandoffApiError,
+    Unauthorized,
+    Unexpected,
+    Unreachable,
+)
 from handoff_common.access import Permission
 from handoff_common.clock import Clock
+from handoff_common.telemetry import get_logger
 from handoff_console import forgery
+from handoff_console.event_stream import signed_out
 from handoff_console.feeds import Feeds
 from handoff_console.settings import ConsoleSettings
-from handoff_console.viewer import Viewer, viewer_of
+from handoff_console.viewer import Viewer, shortened, viewer_of
 
 MOST_FIELDS = 200
-FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+MOST_BYTES = 1_048_576
+"""Of a form, as it is sent; a price book is the longest."""
+MOST_BYTES_OF_NOBODY = 16_384
+"""Of a form of somebody who has not signed in."""
+FORM_SECONDS = 30.0
+Form = ImmutableMultiDict[str, str]
+"""The fields that were sent, as text."""
+NO_FORM: Form = ImmutableMultiDict([])
+FORM_TYPE = "application/x-www-form-urlencoded"
+_logger = get_logger("console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +56,21 @@ class Console:
     templates: Environment
     clock: Clock
     feeds: Feeds
+
+
+class _Count(Convertor[int]):
+    """`{name:count}` of a route: no more digits than an API's numbers have."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("count", _Count())
 
 
 class Refused(Exception):
@@ -55,7 +91,7 @@ class Visit:
     request: Request
     viewer: Viewer
     api: AsyncClient
-    form: FormData
+    form: Form
 
     def render(self, template: str, *, status: int = 200, **values: Any) -> Response:
         return render(
@@ -65,15 +101,16 @@ class Visit:
     def go(self, path: str, *, flash: str = "") -> Response:
         """To another page, after a change: a reload must not repeat it. flash: said there once."""
         if flash:
-            self.request.session["flash"] = flash
+            self.request.session["flash"] = shortened(flash, 120)
+        answer = RedirectResponse(path, 303)
         if is_htmx(self.request):
-            return Response(status_code=204, headers={"HX-Redirect": path})
-        return RedirectResponse(path, 303)
+            # As it is quoted there: no header takes every text.
+            return Response(status_code=204, headers={"HX-Redirect": answer.headers["location"]})
+        return answer
 
     def field(self, name: str, default: str = "") -> str:
         """A text field of the form, without the blanks around it."""
-        value = self.form.get(name, default)
-        return value.strip() if isinstance(value, str) else default
+        return self.form.get(name, default).strip()
 
     @property
     def now(self) -> datetime:
@@ -89,11 +126,25 @@ class Visit:
         return self.viewer.customer_id
 
 
+def viewer_for(request: Request) -> Viewer | None:
+    """Who has sent it; None where nobody is signed in."""
+    console: Console = request.app.state.console
+    return viewer_of(request.session, console.clock.now_ms())
+
+
 def client_for(request: Request, token: str | None) -> AsyncClient:
     """A client that calls for whoever sent the request: failures to sign in, and changes, are put
     down to that address and not to the console's."""
     console: Console = request.app.state.console
-    return console.client(token, request.client.host if request.client else None)
+    return console.client(token, _address(request.client.host if request.client else ""))
+
+
+def _address(text: str) -> str | None:
+    """None for what a proxy calls a client without knowing its address."""
+    try:
+        return str(ip_address(text)) if text.isascii() else None
+    except ValueError:
+        return None
 
 
 Page = Callable[[Visit], Awaitable[Response]]
@@ -105,7 +156,7 @@ def page(needs: Permission, handler: Page) -> Endpoint:
 
     async def endpoint(request: Request) -> Response:
         console: Console = request.app.state.console
-        viewer = viewer_of(request.session)
+        viewer = viewer_for(request)
         if viewer is None:
             return _to_sign_in(request)
         try:
@@ -122,38 +173,64 @@ def page(needs: Permission, handler: Page) -> Endpoint:
             )
         except Refused as refused:
             return problem(request, refused)
+        except BadArgument as error:
+            status = 404 if request.method == "GET" else 422
+            return problem(request, Refused(status, "No such thing", f"{error}."))
         except Unauthorized:
             request.session.clear()
             return _to_sign_in(request)
         except Unreachable:
             return problem(request, Refused(503, "Not available", _AWAY))
+        except Unexpected as error:
+            _logger.error("unexpected_answer", error=str(error), request_id=error.request_id)
+            return problem(request, Refused(502, "The API's answer cannot be used", _UNUSABLE))
         except HandoffApiError as error:
             return problem(request, Refused(error.status, error.title, error.detail))
 
     return endpoint
 
 
+_UNUSABLE = "It is no fault of yours. What was asked may have been done; look before you repeat it."
 _AWAY = "The API cannot be reached just now. Nothing was changed; try again in a moment."
 
 
-async def checked_form(request: Request) -> FormData:
+async def checked_form(request: Request) -> Form:
     """The form of a writing request; empty for the others. Raises Refused for a forged one."""
     if request.method in ("GET", "HEAD"):
-        return FormData()
+        return NO_FORM
     kind = request.headers.get("content-type", "").partition(";")[0]
-    form = FormData()
-    if kind in FORM_TYPES:
-        form = await request.form(max_files=0, max_fields=MOST_FIELDS)
+    form = await _form_of(request) if kind == FORM_TYPE else NO_FORM
     given = request.headers.get(forgery.HEADER) or form.get(forgery.FIELD)
-    if forgery.is_forged(
-        request.session, request.headers, given if isinstance(given, str) else None
-    ):
+    if forgery.is_forged(request.session, request.headers, given):
         raise Refused(
             403,
             "This form has expired",
             "It was not sent from a page of this session. Load the page again and repeat it.",
         )
     return form
+
+
+async def _form_of(request: Request) -> Form:
+    """What is sent is memory that anybody can make us spend: it is counted while it arrives."""
+    most = MOST_BYTES_OF_NOBODY if viewer_for(request) is None else MOST_BYTES
+    body = bytearray()
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise Refused(413, "Too long", f"A form may have {most} bytes here.")
+    except TimeoutError:
+        raise Refused(
+            408, "Too slow", f"The form did not arrive within {FORM_SECONDS:g} s."
+        ) from None
+    try:
+        fields = parse_qsl(
+            body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MOST_FIELDS
+        )
+    except ValueError:
+        raise Refused(400, "Too many fields", f"A form may have {MOST_FIELDS}.") from None
+    return Form(fields)
 
 
 def render(
@@ -192,7 +269,7 @@ def problem(request: Request, refused: Refused) -> Response:
         return response
     if "text/html" not in request.headers.get("accept", ""):
         return _for_programs(request, refused)
-    viewer = viewer_of(request.session)
+    viewer = viewer_for(request)
     return render(
         console,
         request,
@@ -232,4 +309,6 @@ def _to_sign_in(request: Request) -> Response:
     )
     if is_htmx(request):
         return Response(status_code=204, headers={"HX-Redirect": "/sign-in"})
+    if "text/event-stream" in request.headers.get("accept", ""):
+        return signed_out()
     return RedirectResponse(target, 303)

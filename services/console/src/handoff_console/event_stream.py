@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from handoff_console.board import Event
@@ -18,6 +18,19 @@ LONGEST_SECONDS = 900.0
 _RETRY_MS = 3_000
 _HEARTBEAT = b": still here\n\n"
 _FULL = "As many live pages are open as this server takes. Reload the page to see newer figures.\n"
+
+
+SIGNED_OUT = Event(
+    "status",
+    '<span class="notice warn">Your session has ended. <a href="/sign-in">Sign in again</a></span>',
+)
+
+
+def signed_out() -> Response:
+    """The stream of somebody who is not signed in any more: the page says so, and asks no more."""
+    return Response(
+        encoded([SIGNED_OUT, Event("ended", "revoked")]), media_type="text/event-stream"
+    )
 
 
 def encoded(events: Sequence[Event]) -> bytes:

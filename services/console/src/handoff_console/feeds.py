@@ -24,14 +24,18 @@ POLL_SECONDS = 10.0
 CHECK_AFTER = 10.0
 """Seconds between two checks of one who looks."""
 _CHECKS_AT_ONCE = 8
+MOST_OF_ONE = 20
+"""Live pages of one user: each may be a poll of its own, which all others wait behind."""
 
 
 class Bearer(NamedTuple):
-    """Who looks: the token, and what its user was when the viewer signed in."""
+    """Who looks: the token, and what its user was when the viewer signed in. user_id: by which
+    places are counted; an operator's token has the id of no user, and is counted by itself."""
 
     token: str
     role: str
     customer_id: str | None
+    user_id: str
 
 
 class Source(Protocol):
@@ -56,7 +60,7 @@ class Topic(NamedTuple):
 
 
 class Full(Exception):
-    """As many viewers as the process serves are looking."""
+    """As many viewers as the process serves are looking, or as many of them are one user."""
 
 
 class Seat:
@@ -241,6 +245,8 @@ class Feeds:
     def seat(self, topic: Topic, bearer: Bearer) -> Iterator[Seat]:
         """A viewer's place, for as long as it looks. Raises Full."""
         if len(self._seats) >= self._most or self._stopped:
+            raise Full
+        if sum(one.bearer.user_id == bearer.user_id for one in self._seats) >= MOST_OF_ONE:
             raise Full
         feed = self._feeds.get(topic.key)
         if feed is None or feed.over:

@@ -12,6 +12,8 @@ from urllib.parse import urlencode
 from handoff_common.events import Reason
 
 _LONGEST = 200
+LAST_YEAR = 9998
+"""The period after an instant must have an end as well."""
 _STATES = ("open", "closed")
 
 
@@ -100,8 +102,10 @@ def instant(name: str, text: str | None) -> datetime | None:
         found = found.astimezone(UTC)
     except OverflowError:
         found = datetime.min.replace(tzinfo=UTC)
-    if found.year < 1970:
-        raise BadFilter(name, f"{name} is {text[:40]!r}; it must not lie before 1970")
+    if not 1970 <= found.year <= LAST_YEAR:
+        raise BadFilter(
+            name, f"{name} is {text[:40]!r}; it must lie in the years 1970 to {LAST_YEAR}"
+        )
     return found
 
 

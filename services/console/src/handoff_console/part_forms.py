@@ -4,6 +4,8 @@ becomes what the API takes. Pure.
 What a field may hold is the API's to say: here a text only becomes a number, a flag or nothing.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_type_hints
 
@@ -110,6 +112,12 @@ def _number(field: Field, text: str) -> int:
     if not text.isascii() or not text.removeprefix("-").isdigit() or len(text) > 18:
         raise NotANumber(field, text)
     return int(text)
+
+
+def mark_of(held: Mapping[str, Any]) -> str:
+    """Of what stands in a form: another one as soon as anything in it is another."""
+    text = json.dumps(held, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def shown(fields: tuple[Field, ...], part: Any) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class ConsoleSettings(Settings):
         2.0, description="seconds between two updates of a live page; 0.5 to 60"
     )
     console_live_pages: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        500, description="live pages that are served at once; 1 to 10000"
+        500, description="live pages that are served at once, 20 of them to one user; 1 to 10000"
     )
 
 

@@ -1,15 +1,19 @@
 """From a password or a token to a viewer, by the APIs; and where to go afterwards."""
 
+import asyncio
 import contextlib
 from urllib.parse import urlsplit
 
 from handoff_client import AsyncClient, HandoffApiError, customers, sessions, tokens, users
 from handoff_common.access import Role
-from handoff_console.viewer import Viewer
+from handoff_console.viewer import Viewer, shortened
+
+END_SECONDS = 5.0
 
 
-async def with_password(api: AsyncClient, login: str, password: str) -> Viewer:
-    """Raises Unauthorized, RateLimited, and what else the API refuses."""
+async def with_password(api: AsyncClient, login: str, password: str, until_ms: int) -> Viewer:
+    """until_ms: when the session ends. Raises Unauthorized, RateLimited, and what else the API
+    refuses."""
     made = await api.run(sessions.create(login, password))
     return Viewer(
         made.access_token,
@@ -17,12 +21,13 @@ async def with_password(api: AsyncClient, login: str, password: str) -> Viewer:
         Role(made.user.role),
         "global",
         made.customer.id,
-        made.customer.name,
+        shortened(made.customer.name),
+        until_ms,
     )
 
 
-async def with_token(api: AsyncClient, token: str) -> Viewer:
-    """Whose token it is. Raises Unauthorized."""
+async def with_token(api: AsyncClient, token: str, until_ms: int) -> Viewer:
+    """Whose token it is. until_ms: when the session ends. Raises Unauthorized."""
     held = await api.run(tokens.get_self())
     user = await api.run(users.current())
     customer: customers.CurrentCustomer | None = None
@@ -34,17 +39,19 @@ async def with_token(api: AsyncClient, token: str) -> Viewer:
         Role(user.role),
         "global" if held.scope == "global" else "global:read",
         None if customer is None else customer.id,
-        "" if customer is None else customer.name,
+        "" if customer is None else shortened(customer.name),
+        until_ms,
     )
 
 
 async def end(api: AsyncClient) -> None:
-    """Revoke the token where it is a session's own. What cannot be told or reached ends by itself
-    within hours."""
-    with contextlib.suppress(HandoffApiError):
-        held = await api.run(tokens.get_self())
-        if held.name == "session":
-            await api.run(sessions.end())
+    """Revoke the token where it is a session's own. What cannot be told or reached in a moment ends
+    by itself within hours: whoever signs out goes away."""
+    with contextlib.suppress(HandoffApiError, TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            held = await api.run(tokens.get_self())
+            if held.session:
+                await api.run(sessions.end())
 
 
 def safe_path(given: str | None, *, otherwise: str = "/") -> str:

@@ -10,11 +10,12 @@ from typing import Any, Literal, NamedTuple
 from handoff_common.access import ALLOWED, WRITING, Permission, Role
 
 SESSION_KEY = "viewer"
+SESSION_SECONDS = 12 * 3_600
 
 
 class Viewer(NamedTuple):
     """token: the API token that the pages act with. customer_id: whose data is shown; None for an
-    operator who has chosen nobody yet."""
+    operator who has chosen nobody yet. until_ms: when they have to sign in again, epoch ms."""
 
     token: str
     login: str
@@ -22,6 +23,7 @@ class Viewer(NamedTuple):
     scope: Literal["global", "global:read"]
     customer_id: str | None
     customer_name: str
+    until_ms: int
 
     @property
     def is_operator(self) -> bool:
@@ -38,9 +40,14 @@ class Viewer(NamedTuple):
         return self._asdict() | {"role": self.role.value}
 
 
-def viewer_of(session: Mapping[str, Any]) -> Viewer | None:
-    """None where nobody has signed in, or the cookie holds something else than this release
-    writes."""
+def shortened(text: str, longest: int = 80) -> str:
+    """For the cookie, of which browsers keep 4 KiB: names may be longer than anybody shows them."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def viewer_of(session: Mapping[str, Any], now_ms: int) -> Viewer | None:
+    """None where nobody has signed in, it is too long ago, or the cookie holds something else than
+    this release writes."""
     held = session.get(SESSION_KEY)
     if not isinstance(held, Mapping) or held.keys() != set(Viewer._fields):
         return None
@@ -57,4 +64,9 @@ def viewer_of(session: Mapping[str, Any]) -> Viewer | None:
     customer_id = held["customer_id"]
     if customer_id is not None and not isinstance(customer_id, str):
         return None
-    return Viewer(held["token"], held["login"], role, held["scope"], customer_id, texts[2])
+    until_ms = held["until_ms"]
+    if type(until_ms) is not int or now_ms >= until_ms:
+        return None
+    return Viewer(
+        held["token"], held["login"], role, held["scope"], customer_id, texts[2], until_ms
+    )

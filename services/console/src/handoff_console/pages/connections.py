@@ -15,14 +15,10 @@ from handoff_console.connection_table import Asked, ConnectionTable
 from handoff_console.connection_view import ConnectionSource, One
 from handoff_console.context import Refused, Visit, page
 from handoff_console.ends import TITLES
-from handoff_console.event_stream import EventStream
+from handoff_console.event_stream import SIGNED_OUT, EventStream, signed_out
 from handoff_console.feeds import Bearer, Topic
 from handoff_console.filters import BadFilter, filters_of
 from handoff_console.viewer import SESSION_KEY
-
-_SIGNED_OUT = (
-    '<span class="notice warn">Your session has ended. <a href="/sign-in">Sign in again</a></span>'
-)
 
 
 async def listed(visit: Visit) -> Response:
@@ -89,10 +85,11 @@ async def _live(visit: Visit, topic: Topic) -> Response:
     who may less by now, is asked to sign in again: what is shared is not theirs to see."""
     viewer = visit.viewer
     user = await visit.api.run(client_users.current())
-    bearer = Bearer(viewer.token, user.role, user.customer_id)
+    user_id = viewer.token if viewer.is_operator else user.id
+    bearer = Bearer(viewer.token, user.role, user.customer_id, user_id)
     if user.role != viewer.role or user.customer_id not in (None, viewer.customer_id):
         visit.request.session.pop(SESSION_KEY, None)
-        raise Refused(401, "Sign in again", "Your role has changed since you signed in.")
+        return signed_out()
     loop = asyncio.get_running_loop()
     return EventStream(partial(visit.console.feeds.seat, topic, bearer), _last, loop.time)
 
@@ -100,7 +97,7 @@ async def _live(visit: Visit, topic: Topic) -> Response:
 def _last(ended: str) -> Sequence[Event] | None:
     """What a page is told of a stream that does not begin again."""
     if ended == "revoked":
-        return (Event("status", _SIGNED_OUT),)
+        return (SIGNED_OUT,)
     return () if ended == "final" else None
 
 

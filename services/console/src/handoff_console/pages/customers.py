@@ -13,7 +13,7 @@ from handoff_client.customers import Contract
 from handoff_client.prices import Pricing
 from handoff_common.access import Permission
 from handoff_console.attempts import FRESH, Attempt, BadField, attempt, instant
-from handoff_console.context import Refused, Visit, page
+from handoff_console.context import Visit, page
 
 PER_PAGE = 50
 ACCOUNT = ("name", "account_type", "billing_email")
@@ -219,10 +219,7 @@ def terms_of(typed: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _customer_id(visit: Visit) -> str:
-    customer_id = str(visit.request.path_params["customer_id"])
-    if customer_id in (".", ".."):
-        raise Refused(404, "No such customer", "Nobody has this id.")
-    return customer_id
+    return str(visit.request.path_params["customer_id"])
 
 
 def _now(visit: Visit) -> datetime:

@@ -323,7 +323,7 @@ ROUTES = (
     Route("/invoices/{invoice_id}.csv", page(Permission.READ_BILLING, csv)),
     Route("/invoices/{invoice_id}", page(Permission.READ_BILLING, one)),
     Route("/invoices/{invoice_id}/verification", page(Permission.READ_BILLING, verification)),
-    Route("/invoices/{invoice_id}/lines/{number:int}", page(Permission.READ_BILLING, line_rows)),
+    Route("/invoices/{invoice_id}/lines/{number:count}", page(Permission.READ_BILLING, line_rows)),
     Route("/invoices/{invoice_id}/finalize", page(Permission.OPERATE, finalize), methods=["POST"]),
     Route("/invoices/{invoice_id}/correct", page(Permission.OPERATE, correct), methods=["POST"]),
 )

@@ -178,7 +178,7 @@ def _content(record: ParkedRecord) -> str:
 
 
 async def decide(visit: Visit) -> Response:
-    partition, offset = (int(visit.request.path_params[name]) for name in ("partition", "offset"))
+    partition, offset = (visit.request.path_params[name] for name in ("partition", "offset"))
     decision = visit.field("decision")
     form = f"{partition}-{offset}"
     if decision not in ("retry", "discard"):
@@ -208,7 +208,7 @@ ROUTES = (
     Route("/operations/live", page(Permission.OPERATE, live)),
     Route("/operations/parked", page(Permission.OPERATE, parked)),
     Route(
-        "/operations/parked/{partition:int}/{offset:int}",
+        "/operations/parked/{partition:count}/{offset:count}",
         page(Permission.OPERATE, decide),
         methods=["POST"],
     ),

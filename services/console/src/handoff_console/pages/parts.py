@@ -11,8 +11,8 @@ from handoff_client import Conflict, Invalid, backends, directors, domains, webs
 from handoff_client.call import Call
 from handoff_client.services import ServiceDetail
 from handoff_common.access import Permission
+from handoff_console.attempts import CHANGED, errors_of
 from handoff_console.context import Refused, Visit, page
-from handoff_console.pages.services import errors_of
 from handoff_console.pages.versions import editable, number_of, service_with
 from handoff_console.part_forms import (
     BACKEND,
@@ -21,6 +21,7 @@ from handoff_console.part_forms import (
     RULE,
     Field,
     NotANumber,
+    mark_of,
     shown,
     values,
 )
@@ -93,7 +94,8 @@ async def edit(visit: Visit) -> Response:
     service = await service_with(visit, number_of(visit))
     name = visit.request.path_params["name"]
     part = _part(service, kind, name)
-    return _form(visit, service, kind, name, shown(kind.fields + kind.others, part), {})
+    held = shown(kind.fields + kind.others, part)
+    return _form(visit, service, kind, name, held, {}, seen=mark_of(held))
 
 
 async def create(visit: Visit) -> Response:
@@ -110,6 +112,12 @@ async def _save(visit: Visit, name: str | None) -> Response:
     service_id, number = service.id, service.version.number
     fields = kind.fields + kind.others
     typed = {field.name: _typed(visit, field.name) for field in fields}
+    seen = visit.field("seen")
+    if name is not None and seen:
+        # A part has no ETag at the API: what stood in the form when it was opened is its mark.
+        now = mark_of(shown(fields, _part(service, kind, name)))
+        if now != seen:
+            return _form(visit, service, kind, name, typed, {"": CHANGED}, status=412, seen=now)
     try:
         given = values(fields, lambda field: _typed(visit, field))
         if name is None:
@@ -117,7 +125,8 @@ async def _save(visit: Visit, name: str | None) -> Response:
         else:
             await visit.api.run(kind.update(service_id, number, name, given))
     except (Invalid, Conflict, NotANumber) as error:
-        return _form(visit, service, kind, name, typed, errors_of(error), status=422)
+        errors = errors_of(error, typed)
+        return _form(visit, service, kind, name, typed, errors, status=422, seen=seen)
     what = "added" if name is None else "changed"
     return visit.go(_home(service), flash=f"The {kind.noun} is {what}.")
 
@@ -139,7 +148,7 @@ async def delete_director(visit: Visit) -> Response:
 
 def _typed(visit: Visit, name: str) -> str | None:
     value = visit.form.get(name)
-    return value.strip() if isinstance(value, str) else None
+    return None if value is None else value.strip()
 
 
 def _home(service: ServiceDetail) -> str:
@@ -186,6 +195,7 @@ def _form(
     errors: Mapping[str, str],
     *,
     status: int = 200,
+    seen: str = "",
 ) -> Response:
     path = visit.request.path_params["kind"]
     return visit.render(
@@ -198,6 +208,7 @@ def _form(
         name=name,
         typed=typed,
         errors=errors,
+        seen=seen,
         backends=[(one.name, one.name) for one in service.version.backends],
         may_edit=editable(visit, service),
     )

@@ -10,7 +10,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handoff_client import Conflict, Invalid, prices
+from handoff_client import BadArgument, Conflict, Invalid, prices
 from handoff_client.prices import Price, PriceBook
 from handoff_common.access import Permission
 from handoff_console.attempts import said
@@ -87,11 +87,11 @@ async def new(visit: Visit) -> Response:
 
 
 async def add(visit: Visit) -> Response:
-    text = str(visit.form.get("document", "")).replace("\r\n", "\n")
+    text = visit.form.get("document", "").replace("\r\n", "\n")
     try:
         document = read(text)
         made = await visit.api.run(prices.add_book(document))
-    except NotJson as error:
+    except (NotJson, BadArgument) as error:
         return _refused(visit, text, 422, str(error), {})
     except (Invalid, Conflict) as error:
         errors = {one.property: one.reason for one in error.errors}
@@ -181,5 +181,5 @@ ROUTES = (
     Route("/price-books", page(Permission.OPERATE, listed)),
     Route("/price-books", page(Permission.OPERATE, add), methods=["POST"]),
     Route("/new-price-book", page(Permission.OPERATE, new)),
-    Route("/price-books/{book_id}/versions/{version:int}", page(Permission.OPERATE, version)),
+    Route("/price-books/{book_id}/versions/{version:count}", page(Permission.OPERATE, version)),
 )

@@ -14,15 +14,24 @@ from handoff_client import (
 )
 from handoff_common.access import Permission, Role
 from handoff_console import sign_on
-from handoff_console.context import Refused, Visit, checked_form, client_for, page, problem, render
-from handoff_console.viewer import SESSION_KEY, Viewer, viewer_of
+from handoff_console.context import (
+    Refused,
+    Visit,
+    checked_form,
+    client_for,
+    page,
+    problem,
+    render,
+    viewer_for,
+)
+from handoff_console.viewer import SESSION_KEY, SESSION_SECONDS, shortened
 
 _WRONG = "This login and password do not belong together."
 _WRONG_TOKEN = "No such token is in force."  # noqa: S105  (a text)
 
 
 async def show(request: Request) -> Response:
-    if viewer_of(request.session) is not None:
+    if viewer_for(request) is not None:
         return RedirectResponse(sign_on.safe_path(request.query_params.get("next")), 303)
     return _form(request)
 
@@ -32,13 +41,16 @@ async def sign_in(request: Request) -> Response:
         form = await checked_form(request)
     except Refused as refused:
         return problem(request, refused)
-    login, password, token = (str(form.get(name, "")) for name in ("login", "password", "token"))
-    following = sign_on.safe_path(str(form.get("next", "")))
+    login, password, token = (form.get(name, "") for name in ("login", "password", "token"))
+    following = sign_on.safe_path(form.get("next", ""))
+    until_ms = request.app.state.console.clock.now_ms() + SESSION_SECONDS * 1_000
     try:
         if token:
-            viewer = await sign_on.with_token(client_for(request, token.strip()), token.strip())
+            api = client_for(request, token.strip())
+            viewer = await sign_on.with_token(api, token.strip(), until_ms)
         else:
-            viewer = await sign_on.with_password(client_for(request, None), login.strip(), password)
+            api = client_for(request, None)
+            viewer = await sign_on.with_password(api, login.strip(), password, until_ms)
     except RateLimited as error:
         wait = sign_on.minutes_of(error.retry_after)
         return _form(request, f"Too many attempts. Try again in {wait}.", login, 429)
@@ -60,7 +72,7 @@ async def sign_out(request: Request) -> Response:
         await checked_form(request)
     except Refused as refused:
         return problem(request, refused)
-    viewer = viewer_of(request.session)
+    viewer = viewer_for(request)
     request.session.clear()
     if viewer is not None:
         await sign_on.end(client_for(request, viewer.token))
@@ -74,7 +86,7 @@ async def choose_customer(visit: Visit) -> Response:
     name = ""
     if wanted:
         name = (await visit.api.run(customers.get(wanted))).name
-    chosen: Viewer = visit.viewer._replace(customer_id=wanted or None, customer_name=name)
+    chosen = visit.viewer._replace(customer_id=wanted or None, customer_name=shortened(name))
     visit.request.session[SESSION_KEY] = chosen.packed()
     return visit.go(
         sign_on.safe_path(visit.field("next") or ("/services" if wanted else "/operations"))
@@ -82,7 +94,7 @@ async def choose_customer(visit: Visit) -> Response:
 
 
 async def home(request: Request) -> Response:
-    viewer = viewer_of(request.session)
+    viewer = viewer_for(request)
     if viewer is None:
         return RedirectResponse("/sign-in", 303)
     nobody = viewer.role is Role.OPERATOR and viewer.customer_id is None

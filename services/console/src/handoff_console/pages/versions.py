@@ -10,9 +10,10 @@ from starlette.routing import Route
 from handoff_client import Conflict, Invalid, NotFound, matching, products, services, versions
 from handoff_client.services import ServiceDetail
 from handoff_common.access import Permission
+from handoff_console.attempts import said
 from handoff_console.context import Refused, Visit, page
 from handoff_console.differences import differences
-from handoff_console.pages.services import draft_of, said
+from handoff_console.pages.services import draft_of
 
 
 def number_of(visit: Visit) -> int:

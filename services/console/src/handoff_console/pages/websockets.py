@@ -23,8 +23,9 @@ from handoff_client.prices import Estimate
 from handoff_client.products import Violation
 from handoff_client.services import ServiceDetail
 from handoff_common.access import Permission
+from handoff_console.attempts import said
 from handoff_console.context import Visit, page
-from handoff_console.pages.services import draft_of, said
+from handoff_console.pages.services import draft_of
 
 MINUTES_OF_MONTH = 30 * 24 * 60
 MOST_CONNECTIONS = 100_000_000

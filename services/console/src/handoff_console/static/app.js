@@ -41,6 +41,22 @@
     true,
   );
 
+  // What is on its way is not sent once more by the next press of the button. Behind the question
+  // above, which stops what it asks about; the way back leads to forms that can be sent.
+  const underWay = new Set();
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post" || event.defaultPrevented) return;
+    if (underWay.has(form)) {
+      event.preventDefault();
+      return;
+    }
+    underWay.add(form);
+    // Who has stopped the page from loading means the next press.
+    setTimeout(() => underWay.delete(form), 10000);
+  });
+  addEventListener("pageshow", () => underWay.clear());
+
   // <select data-submits>: a filter acts as soon as it is chosen.
   document.addEventListener("change", (event) => {
     if (event.target.matches?.("[data-submits]")) event.target.form.requestSubmit();
