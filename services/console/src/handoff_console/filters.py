@@ -13,6 +13,8 @@ from handoff_common.events import Reason
 
 _LONGEST = 200
 _STATES = ("open", "closed")
+RANGE = ("from", "to")
+"""What people type; the other filters are chosen."""
 
 
 class BadFilter(ValueError):

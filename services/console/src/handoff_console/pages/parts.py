@@ -11,8 +11,8 @@ from handoff_client import Conflict, Invalid, backends, directors, domains, webs
 from handoff_client.call import Call
 from handoff_client.services import ServiceDetail
 from handoff_common.access import Permission
+from handoff_console.attempts import errors_of
 from handoff_console.context import Refused, Visit, page
-from handoff_console.pages.services import errors_of
 from handoff_console.pages.versions import editable, number_of, service_with
 from handoff_console.part_forms import (
     BACKEND,
@@ -117,7 +117,7 @@ async def _save(visit: Visit, name: str | None) -> Response:
         else:
             await visit.api.run(kind.update(service_id, number, name, given))
     except (Invalid, Conflict, NotANumber) as error:
-        return _form(visit, service, kind, name, typed, errors_of(error), status=422)
+        return _form(visit, service, kind, name, typed, errors_of(error, typed), status=422)
     what = "added" if name is None else "changed"
     return visit.go(_home(service), flash=f"The {kind.noun} is {what}.")
 

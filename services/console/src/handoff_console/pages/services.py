@@ -8,11 +8,12 @@ from msgspec import UNSET
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handoff_client import HandoffApiError, Invalid, NotFound, products, services
+from handoff_client import Conflict, HandoffApiError, Invalid, NotFound, products, services
 from handoff_client import history as histories
 from handoff_client import limits as service_limits
 from handoff_client.services import ListedService
 from handoff_common.access import Permission
+from handoff_console.attempts import FRESH, attempt, errors_of
 from handoff_console.context import Refused, Visit, page
 from handoff_console.figures import Figure, figures_of
 from handoff_console.part_forms import Field, NotANumber, values
@@ -72,7 +73,7 @@ async def _domains(visit: Visit, own: Sequence[ListedService]) -> Mapping[str, S
 
 
 async def new(visit: Visit) -> Response:
-    return visit.render("service_new.html", name="", comment="", error="")
+    return visit.render("service_new.html", tried=FRESH)
 
 
 async def create(visit: Visit) -> Response:
@@ -80,10 +81,9 @@ async def create(visit: Visit) -> Response:
     try:
         whose = visit.customer_id if visit.viewer.is_operator else UNSET
         made = await visit.api.run(services.create(name, comment=comment, customer_id=whose))
-    except Invalid as error:
-        return visit.render(
-            "service_new.html", status=422, name=name, comment=comment, error=said(error)
-        )
+    except (Invalid, Conflict) as error:
+        tried = attempt(visit, "service", ("name", "comment"), error)
+        return visit.render("service_new.html", status=422, tried=tried)
     return visit.go(
         f"/services/{made.id}/versions/1", flash="Made. Give it a domain and a backend."
     )
@@ -158,16 +158,20 @@ async def save_limits(visit: Visit) -> Response:
         await visit.api.run(
             service_limits.put(service_id, if_match=visit.field("etag") or None, **kept)
         )
-    except (Invalid, NotANumber) as error:
+    except (Invalid, Conflict, NotANumber) as error:
         service = await visit.api.run(services.details(service_id))
+        etag = visit.field("etag")
+        if isinstance(error, Conflict):
+            # Whoever saves again has been told of the others' change.
+            etag = (await visit.api.run(service_limits.get(service_id).with_headers())).etag or ""
         return visit.render(
             "limits.html",
             status=422,
             service=service,
             fields=LIMITS,
             typed=typed,
-            etag=visit.field("etag"),
-            errors=errors_of(error),
+            etag=etag,
+            errors=errors_of(error, typed),
         )
     return visit.go(f"/services/{service_id}", flash="The limits hold from now on.")
 
@@ -186,16 +190,6 @@ def said(error: HandoffApiError) -> str:
     if error.detail and error.title:
         return f"{error.title}: {error.detail}"
     return error.detail or error.title or str(error)
-
-
-def errors_of(error: Exception) -> dict[str, str]:
-    """Field → what is wrong with it; under "" what belongs to no field."""
-    if isinstance(error, NotANumber):
-        return {error.field.name: str(error)}
-    if isinstance(error, HandoffApiError):
-        found = {one.property: one.reason for one in error.errors}
-        return found | {"": said(error)}
-    return {"": str(error)}
 
 
 def _named(visit: Visit) -> str | None:

@@ -121,7 +121,7 @@ async def tester(visit: Visit) -> Response:
     newest = service.active_version.number if service.active_version else service.version.number
     number = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else newest
     url = query.get("url", "").strip()
-    found, error = None, ""
+    found, error, errors = None, "", dict[str, str]()
     if url:
         try:
             found = await visit.api.run(
@@ -137,7 +137,9 @@ async def tester(visit: Visit) -> Response:
                     ],
                 )
             )
-        except (Invalid, NotFound) as problem:
+        except Invalid as problem:
+            errors = tester_errors(problem)
+        except NotFound as problem:
             error = said(problem)
     return visit.render(
         "tester.html",
@@ -148,7 +150,18 @@ async def tester(visit: Visit) -> Response:
         subprotocols=query.get("subprotocols", ""),
         found=found,
         error=error,
+        errors=errors,
     )
+
+
+def tester_errors(error: Invalid) -> dict[str, str]:
+    """Field of the form → what is wrong with it. `headers.1.0` is in a line of the headers, which
+    its reason repeats."""
+    found: dict[str, str] = {}
+    for one in error.errors:
+        field = one.property.partition(".")[0]
+        found[field] = "; ".join(filter(None, (found.get(field), one.reason)))
+    return found or {"url": said(error)}
 
 
 def headers_of(text: str) -> Sequence[tuple[str, str]]:

@@ -139,7 +139,19 @@
   }
   addEventListener("hashchange", unfold);
 
-  document.addEventListener("DOMContentLoaded", () => drawAll(document));
+  // After a refusal the keyboard is where something is to be mended.
+  function begin() {
+    if (location.hash) return;
+    const alert = document.querySelector("main [role='alert']");
+    const place = document.querySelector("[aria-invalid='true'], [autofocus]") ?? alert;
+    if (place === alert) alert?.setAttribute("tabindex", "-1");
+    place?.focus();
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    begin();
+    drawAll(document);
+  });
   // Behind the browser's own jump to the place, which takes the focus away.
   addEventListener("load", () => requestAnimationFrame(() => setTimeout(unfold)));
   document.addEventListener("htmx:afterSwap", (event) => drawAll(event.target));
