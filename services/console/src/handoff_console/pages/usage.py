@@ -17,9 +17,6 @@ from handoff_console.live import service_names
 from handoff_console.periods import Range, after, label, range_of
 from handoff_console.usage_figures import Figures
 
-MOST_SERVICES = 10
-"""Whose concurrency is asked for one by one and added up."""
-_AT_ONCE = 3
 EVERY_SERVICE = "all services"
 
 
@@ -114,11 +111,11 @@ async def _look(visit: Visit) -> Looked:
     query = visit.request.query_params
     range_ = range_of(query, now)
     customer_id, service_id = visit.customer_id, query.get("service_id") or None
-    rows, names = await asyncio.gather(
-        _rows(visit, range_, customer_id, service_id), service_names(visit.api, customer_id)
+    rows, names, (open_, trouble) = await asyncio.gather(
+        _rows(visit, range_, customer_id, service_id),
+        service_names(visit.api, customer_id),
+        _concurrency(visit, range_, customer_id, service_id),
     )
-    asked = [service_id] if service_id is not None else sorted({row.service_id for row in rows})
-    open_, trouble = await _concurrency(visit, range_, asked)
     figures = usage_figures.figures_of(range_, rows, open_, now)
     return Looked(range_, service_id, names, figures, trouble)
 
@@ -138,26 +135,18 @@ async def _rows(
 
 
 async def _concurrency(
-    visit: Visit, range_: Range, services: Sequence[str]
-) -> tuple[list[Sequence[ConcurrencyRow]] | None, str]:
-    """Of each service, and why there is none."""
-    if len(services) > MOST_SERVICES:
-        return None, f"{len(services)} services are in use: choose one to see how many were open."
-    turn = asyncio.Semaphore(_AT_ONCE)
-
-    async def of(service_id: str) -> Sequence[ConcurrencyRow]:
-        async with turn:
-            return await visit.api.run(
-                metering.concurrency(
-                    service_id,
-                    by="hour" if range_.by == "hour" else "day",
-                    from_=range_.from_,
-                    to=range_.to,
-                )
-            )
-
+    visit: Visit, range_: Range, customer_id: str, service_id: str | None
+) -> tuple[Sequence[ConcurrencyRow] | None, str]:
+    """Of the service or of all together, and why there is none."""
     try:
-        return list(await asyncio.gather(*(of(one) for one in services))), ""
+        asked = metering.concurrency(
+            service_id,
+            customer_id=customer_id,
+            by="hour" if range_.by == "hour" else "day",
+            from_=range_.from_,
+            to=range_.to,
+        )
+        return await visit.api.run(asked), ""
     except Unauthorized:
         raise
     except HandoffApiError as error:
