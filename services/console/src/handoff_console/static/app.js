@@ -60,6 +60,21 @@
     if (document.hidden || element.contains(document.activeElement)) event.preventDefault();
   });
 
+  // Where it cannot be told, the figures stay and say that they stand still; the next answer puts the
+  // part as a whole in their place.
+  function standStill(event) {
+    const { elt } = event.detail.requestConfig;
+    if (!elt.matches("[data-live]")) return;
+    if (event.detail.isError === false) return;
+    event.detail.shouldSwap = false;
+    const said = elt.querySelector(".live");
+    said.classList.add("still");
+    said.querySelector("strong").textContent = "Not live just now";
+  }
+  for (const name of ["htmx:beforeSwap", "htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(name, standStill);
+  }
+
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
