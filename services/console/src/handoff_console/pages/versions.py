@@ -13,6 +13,7 @@ from handoff_common.access import Permission
 from handoff_console.context import Refused, Visit, page
 from handoff_console.differences import differences
 from handoff_console.pages.services import draft_of, said
+from handoff_console.violations import place_of
 
 
 def number_of(visit: Visit) -> int:
@@ -55,6 +56,10 @@ async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Respons
         version=service.version,
         validity=validity,
         check=check,
+        violations=[
+            (one, (place_of(service_id, one) or "").replace("{draft}", str(number)))
+            for one in check.violations
+        ],
         draft=draft_of(service.versions),
         changes=differences(active, service.version) if compared else (),
         compared=compared,
