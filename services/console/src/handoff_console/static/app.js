@@ -165,6 +165,10 @@
 
   document.addEventListener("DOMContentLoaded", () => {
     begin();
+    // The tab of this page is in sight where all of them are wider than a phone.
+    for (const tab of document.querySelectorAll("nav [aria-current]")) {
+      tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
     drawAll(document);
   });
   // Behind the browser's own jump to the place, which takes the focus away.
