@@ -30,6 +30,11 @@ async def test_websockets_is_enabled_on_a_clean_service(system: Embedded, echo_o
         await expect(page.locator("#cost")).to_contain_text("a month more, for 100 connections")
         await page.get_by_label("Connections open around the clock").fill("1000")
         await expect(page.locator("#cost")).to_contain_text("1\u202f000 connections")
+        cost = page.locator("#cost")
+        await expect(cost).to_contain_text("WebSocket connection time, usa")
+        await page.get_by_label("Region").select_option("anzac")
+        await expect(cost).to_contain_text("WebSocket connection time, anzac")
+        await expect(cost).not_to_contain_text("usa")
         assert await superuser.violations() == []
         await page.get_by_role("button", name="Switch WebSockets on").click()
         await expect(page.locator("#notices")).to_contain_text("WebSockets is on")
@@ -94,4 +99,16 @@ async def test_three_violations_are_mended_from_their_links(
         await engineer.go(switch)
         await page.get_by_role("button", name="Switch WebSockets on").click()
         await expect(page.locator("#notices")).to_contain_text("WebSockets is on")
+
+        # While it is on, what would stop a draft leads to its field as well.
+        async with system.api(tenant.tokens["engineer"]) as api:
+            service = f"/service/{tenant.service_id}"
+            draft = (await api.call("PUT", f"{service}/version/2/clone"))["number"]
+            await api.call(
+                "PUT", f"{service}/version/{draft}/backend/origin", {"auto_loadbalance": True}
+            )
+        await engineer.go(f"/services/{tenant.service_id}/versions/{draft}")
+        await expect(page.get_by_role("button", name="Activate version 3")).to_be_disabled()
+        await page.get_by_role("link", name="backend origin").click()
+        await expect(page.get_by_label("auto_loadbalance")).to_be_focused()
         assert engineer.complaints == []

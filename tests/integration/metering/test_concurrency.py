@@ -189,13 +189,29 @@ async def test_what_is_refused_says_what_is_allowed(
     assert allowed in error["reason"]
 
 
-async def test_the_service_has_to_be_named_and_ones_own(place: Place) -> None:
-    answer = await place.ask("/v1/concurrency")
-    assert answer.status_code == 422
-    assert [error["property"] for error in answer.json()["errors"]] == ["service_id"]
+async def test_all_services_of_a_customer_together(place: Place) -> None:
+    """The most that were open at one instant, not the sum of what each had at its own."""
+    span = {"from": rfc3339(HOUR), "to": rfc3339(MONTH_END + 3 * HOUR_MS), "by": "hour"}
+    body = await place.json("/v1/concurrency", **span)
+    assert body["meta"]["service_id"] is None
+    assert [(row["opened"], row["closed"], row["peak"]) for row in body["data"]] == [
+        (6, 3, 4),
+        (0, 1, 4),
+        (0, 2, 3),
+        (0, 0, 1),
+    ]
+    [usa, *_] = (await place.json("/v1/concurrency", region="usa", **span))["data"]
+    assert (usa["opened"], usa["peak"]) == (1, 1)
+
+
+async def test_the_service_and_the_customer_are_ones_own(place: Place) -> None:
     for service_id in ("other", "unknown"):
         assert (await place.ask("/v1/concurrency", service_id=service_id)).status_code == 404
     assert (await place.ask("/v1/concurrency", "bob", service_id=SERVICE)).status_code == 404
+    assert (await place.ask("/v1/concurrency", "bob", customer_id="alice")).status_code == 404
+    span = {"from": rfc3339(HOUR), "to": rfc3339(MONTH_END)}
+    [row] = (await place.json("/v1/concurrency", "bob", **span))["data"]
+    assert (row["opened"], row["closed"], row["peak"]) == (1, 0, 1)
 
 
 async def test_more_than_is_read_at_once_is_refused_before_it_is_read(

@@ -230,6 +230,19 @@ async def test_an_answer_that_does_not_come_ends_at_the_time_out() -> None:
             await client.run(raw.request("GET", "/x"))
 
 
+async def test_a_connection_that_is_reset_as_it_is_made_is_unreachable() -> None:
+    """As anyio says it when the socket is gone before it was asked for its peer."""
+
+    class Reset(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            socket: Any = None
+            return httpx.Response(200, json=socket.getpeername())
+
+    async with AsyncClient(URL, transport=Reset(), policy=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(Unreachable, match="reset as it was made"):
+            await client.run(raw.request("GET", "/x"))
+
+
 def test_an_answer_that_trickles_ends_at_the_time_out() -> None:
     class Trickle(httpx.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:

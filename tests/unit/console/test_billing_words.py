@@ -65,6 +65,12 @@ def test_errors_stand_at_their_fields() -> None:
     assert errors_of(refused(422, FieldError("name", "is empty")), ["name"]) == {"name": "is empty"}
     assert errors_of(refused(409, kind=Conflict), ["name"]) == {"": "Refused: why"}
     assert errors_of(refused(412, kind=Conflict), ["name"]) == {"": CHANGED}
+    classic = Invalid("PUT", status=400, detail="port: is 0; allowed: 1 to 65535; name: is missing")
+    assert errors_of(classic, ["name", "port"]) == {
+        "port": "is 0; allowed: 1 to 65535",
+        "name": "is missing",
+    }
+    assert errors_of(classic, ["name"]) == {"": classic.detail}
     assert errors_of(BadField("ends_at", "is no date"), ["ends_at"]) == {"ends_at": "is no date"}
 
 

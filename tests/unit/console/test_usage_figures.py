@@ -44,29 +44,23 @@ def peak(day: int, peak_: int, average: str) -> ConcurrencyRow:
 
 def test_periods_without_usage_are_zero_and_bandwidth_is_what_the_edge_sent() -> None:
     rows = [row(0, "usa", 5, 10), row(0, "usa", 2, 1, "s2"), row(2, "europe", 1, 50)]
-    figures = figures_of(DAYS, rows, [[peak(0, 4, "1.5"), peak(2, 1, "0.25")]], NOW)
+    figures = figures_of(DAYS, rows, [peak(0, 4, "1.5"), peak(2, 1, "0.25")], NOW)
     assert [one.minutes for one in figures.periods] == [7, 0, 1]
     assert [one.total_bytes for one in figures.periods] == [22, 0, 100]
     assert [one.peak for one in figures.periods] == [4, 0, 1]
     assert [one.average for one in figures.periods] == [Decimal("1.5"), 0, Decimal("0.25")]
-    assert figures.regions == ["europe", "usa"] and not figures.several
+    assert figures.regions == ["europe", "usa"]
     assert figures.total("opened") == 3 and figures.region_total("usa") == 22
     assert minutes_chart(figures)["series"][0]["values"] == [7.0, 0.0, 1.0]
     billed = [flow.total for flow in flows_of(rows[0]) if flow.billed]
     assert sum(billed) == 20
 
 
-def test_several_services_add_up_and_say_that_their_peaks_do() -> None:
-    figures = figures_of(DAYS, [], [[peak(0, 4, "1.5")], [peak(0, 3, "0.5")]], NOW)
-    assert figures.several
-    assert (figures.periods[0].peak, figures.periods[0].average) == (7, Decimal(2))
-
-
 def test_months_are_made_of_days_weighed_by_their_lengths() -> None:
     months = Range("month", START, datetime(2026, 12, 1, tzinfo=UTC))
     # Two whole days and a half: (1 * 2 + 6 * 0.5) / 2.5
     rows = [peak(0, 3, "1"), peak(1, 9, "1"), peak(2, 8, "6")]
-    figures = figures_of(months, [], [rows], NOW)
+    figures = figures_of(months, [], rows, NOW)
     assert (figures.periods[0].peak, figures.periods[0].average) == (9, Decimal(2))
 
 
@@ -79,7 +73,7 @@ def test_concurrency_that_cannot_be_told_is_empty_and_not_zero() -> None:
 
 def test_the_csv_has_the_same_numbers() -> None:
     rows = [row(0, "usa", 5, 10**18), row(1, "europe", 2, 3)]
-    figures = figures_of(DAYS, rows, [[peak(0, 4, "1.125")]], NOW)
+    figures = figures_of(DAYS, rows, [peak(0, 4, "1.125")], NOW)
     lines = list(readers.DictReader(io.StringIO(csv(figures, "=evil"), newline="")))
     assert lines[0] == {
         "start": "2026-11-01T00:00:00Z",

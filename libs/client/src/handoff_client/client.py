@@ -284,6 +284,9 @@ class AsyncClient:
             return Failure(f"no whole answer within {send.timeout:g} s", sent=True)
         except httpx.RequestError as error:
             return _failure(error)
+        except AttributeError:
+            # anyio asks a socket that was reset as it was made for its peer, and finds no socket.
+            return Failure("the connection was reset as it was made", sent=True)
         return _reply(response, response.content)
 
 

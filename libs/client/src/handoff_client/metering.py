@@ -212,16 +212,17 @@ def refusals(
 
 
 def concurrency(
-    service_id: str,
+    service_id: str | None = None,
     *,
+    customer_id: str | None = None,
     by: Literal["minute", "hour", "day"] = "hour",
     from_: datetime | None = None,
     to: datetime | None = None,
     region: str | None = None,
 ) -> Call[tuple[ConcurrencyRow, ...]]:
-    """How many connections of a service were open at once: a row for every period till now, also
-    where nothing was open. Invalid: `range_too_long` (2 hours of minutes, 31 days of hours, 366
-    days), `too_many_connections`, `connections_gone`."""
+    """How many connections of a service, or of all services together, were open at once: a row for
+    every period till now, also where nothing was open. Invalid: `range_too_long`
+    (2 hours of minutes, 31 days of hours, 366 days), `too_many_connections`, `connections_gone`."""
     read = json_of(_Concurrency)
 
     def rows(reply: Reply) -> tuple[ConcurrencyRow, ...]:
@@ -229,6 +230,7 @@ def concurrency(
 
     query: dict[str, Value] = {
         "service_id": service_id,
+        "customer_id": customer_id,
         "by": by,
         "from": from_,
         "to": to,

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from handoff_common.http import RequestId
-from handoff_console import ends, filters, formats
+from handoff_console import ends, formats
 from handoff_console.context import Console, Refused, problem
 from handoff_console.pages import (
     connections,
@@ -70,7 +70,6 @@ def templates(files: Files) -> jinja2.Environment:
     for name in ("number", "money", "exact_money", "size", "duration", "moment", "iso", "month"):
         environment.filters[name] = getattr(formats, name)
     environment.filters |= {
-        "field_time": filters.field,
         "end_title": ends.title,
         "end_kind": ends.kind,
         "end_explained": ends.explained,

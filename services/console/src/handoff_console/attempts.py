@@ -1,5 +1,6 @@
 """A form that the API has refused: what was typed, and what is wrong with it, field by field."""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -69,13 +70,24 @@ def errors_of(error: Exception, fields: Iterable[str]) -> dict[str, str]:
     if error.status == 412:
         return {"": CHANGED}
     names = frozenset(fields)
-    found = {one.property: one.reason for one in error.errors if one.property in names}
-    elsewhere = [one for one in error.errors if one.property not in names]
-    if isinstance(error, Conflict) or not error.errors:
+    errors = error.errors or _of_classic(error.detail, names)
+    found = {one.property: one.reason for one in errors if one.property in names}
+    elsewhere = [one for one in errors if one.property not in names]
+    if isinstance(error, Conflict) or not errors:
         found[""] = said(error)
     elif elsewhere:
         found[""] = "; ".join(_one(field_error) for field_error in elsewhere)
     return found
+
+
+def _of_classic(detail: str, names: frozenset[str]) -> tuple[FieldError, ...]:
+    """A classic path says in one text what is wrong: `port: is 0; allowed: 1 to 65535; name: …`.
+    Nothing where it does not begin with a field of the form."""
+    if not names:
+        return ()
+    parts = re.split(rf"(?:^|; )({'|'.join(map(re.escape, sorted(names)))}): ", detail)
+    pairs = zip(parts[1::2], parts[2::2], strict=True)
+    return () if parts[0] else tuple(FieldError(*pair) for pair in pairs)
 
 
 def _one(error: FieldError) -> str:

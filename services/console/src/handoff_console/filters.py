@@ -15,6 +15,8 @@ _LONGEST = 200
 LAST_YEAR = 9998
 """The period after an instant must have an end as well."""
 _STATES = ("open", "closed")
+RANGE = ("from", "to")
+"""What people type; the other filters are chosen."""
 
 
 class BadFilter(ValueError):

@@ -38,20 +38,16 @@ class Period(NamedTuple):
 
 
 class Open(NamedTuple):
-    """peak: of several services the sum of their peaks, which may not have been at once."""
-
     peak: int
     average: Decimal
 
 
 class Figures(NamedTuple):
-    """regions: with bandwidth, that with most of it first. several: whether `peak` adds up those
-    of several services."""
+    """regions: with bandwidth, that with most of it first."""
 
     range: Range
     periods: Sequence[Period]
     regions: Sequence[str]
-    several: bool
 
     def total(self, name: str) -> int:
         return sum(getattr(one, name) for one in self.periods)
@@ -69,10 +65,10 @@ def billed(row: Row) -> int:
 def figures_of(
     range_: Range,
     rows: Iterable[Row],
-    concurrency: Sequence[Sequence[ConcurrencyRow]] | None,
+    concurrency: Sequence[ConcurrencyRow] | None,
     now: datetime,
 ) -> Figures:
-    """rows: usage by the range's period. concurrency: per service; by day where the periods are
+    """rows: usage by the range's period. concurrency: by day where the periods are
     months; None where it cannot be told. now: where the last row's period ends."""
     inside = filled(range_, rows, lambda row: row.start)
     opened = {} if concurrency is None else open_at_once(range_, concurrency, now)
@@ -101,27 +97,19 @@ def figures_of(
         for region, count in period.bytes.items():
             totals[region] = totals.get(region, 0) + count
     regions = sorted(totals, key=lambda region: (-totals[region], region))
-    return Figures(range_, periods, regions, concurrency is not None and len(concurrency) > 1)
+    return Figures(range_, periods, regions)
 
 
 def open_at_once(
-    range_: Range, concurrency: Sequence[Sequence[ConcurrencyRow]], now: datetime
+    range_: Range, concurrency: Sequence[ConcurrencyRow], now: datetime
 ) -> dict[datetime, Open]:
-    """Averages of several services add up; of several days they are weighed by their lengths, the
-    last of which ends now."""
-    found: dict[datetime, Open] = {}
-    for rows in concurrency:
-        for start, inside in filled(
-            range_, rows, lambda row: start_of(row.start, range_.by)
-        ).items():
-            if not inside:
-                continue
-            held = found.get(start, Open(0, Decimal(0)))
-            found[start] = Open(
-                held.peak + max(row.peak for row in inside),
-                held.average + _average(inside, range_, now),
-            )
-    return found
+    """Averages of several days are weighed by their lengths, the last of which ends now."""
+    inside = filled(range_, concurrency, lambda row: start_of(row.start, range_.by))
+    return {
+        start: Open(max(row.peak for row in rows), _average(rows, range_, now))
+        for start, rows in inside.items()
+        if rows
+    }
 
 
 def _average(rows: Sequence[ConcurrencyRow], range_: Range, now: datetime) -> Decimal:
@@ -184,9 +172,8 @@ def bytes_chart(figures: Figures) -> Any:
 
 def csv(figures: Figures, service: str) -> str:
     """The numbers of all tables. service: its name, or what stands for all of them."""
-    peak = "sum_of_peaks" if figures.several else "peak_open"
-    header = ["start", "service", "minutes", "opened", "closed", "lost", peak, "average_open"]
-    header += ["bytes", *(f"bytes_{region}" for region in figures.regions)]
+    header = ["start", "service", "minutes", "opened", "closed", "lost", "peak_open"]
+    header += ["average_open", "bytes", *(f"bytes_{region}" for region in figures.regions)]
 
     def line(one: Period) -> list[Cell]:
         return [

@@ -1,4 +1,5 @@
-"""`GET /v1/concurrency`: how many connections of a service were open at once, for charts.
+"""`GET /v1/concurrency`: how many connections of a service, or of all services of a customer
+together, were open at once, for charts.
 
 Work is bounded: by the length of the range, and by what began and ended in it, which the hourly
 totals tell before a connection is read.
@@ -69,16 +70,19 @@ def router(context: Context) -> APIRouter:
     async def concurrency(
         principal: Reader, asked: Annotated[schemas.ConcurrencyQuery, Query()]
     ) -> schemas.ConcurrencyOut:
-        """How many connections of a service were open at once, per period: the most, and on
-        average. By minute for at most 2 hours, by hour for 31 days, by day for 366; 400
-        `range_too_long` beyond, `too_many_connections` where more than 200,000 connections began
-        or ended in it, `connections_gone` where they are not kept any more."""
-        service = await context.service(principal, asked.service_id)
+        """How many connections of a service, or of all of a customer's services together, were open
+        at once, per period: the most, and on average. By minute for at most 2
+        hours, by hour for 31 days, by day for 366; 400 `range_too_long` beyond,
+        `too_many_connections` where more than 200,000 connections began or ended in it,
+        `connections_gone` where they are not kept any more."""
+        customer_id = context.customer(principal, asked.customer_id)
+        if asked.service_id is not None:
+            customer_id = (await context.service(principal, asked.service_id)).customer_id
         where = region(asked.region)
         from_ms, to_ms = ranged(asked)
         # Whole hours, so that what is read can be held against the hourly totals.
         hours = reports.Scope(
-            service.customer_id,
+            customer_id,
             asked.service_id,
             where,
             hour_of(from_ms),

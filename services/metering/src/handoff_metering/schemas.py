@@ -101,7 +101,8 @@ class RefusalRow(BaseModel):
 class ConcurrencyQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    service_id: str
+    service_id: str | None = Field(None, description="of this service; else of all together")
+    customer_id: str | None = Field(None, description="operators only: of this customer")
     from_: str | None = Field(None, alias="from", description="from the period that holds this on")
     to: str | None = Field(None, description="before this instant; now where it is later")
     by: Literal["minute", "hour", "day"] = "hour"
@@ -294,11 +295,12 @@ class ConcurrencyRow(BaseModel):
 
 
 class ConcurrencyMeta(BaseModel):
-    """What the rows are of: `from` and `to` as they were understood."""
+    """What the rows are of: `from` and `to` as they were understood. service_id: null for all
+    services together."""
 
     model_config = ConfigDict(populate_by_name=True)
 
-    service_id: str
+    service_id: str | None
     region: str
     by: Literal["minute", "hour", "day"]
     from_: str = Field(alias="from")

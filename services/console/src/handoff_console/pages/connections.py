@@ -1,7 +1,7 @@
 """Connections: the live table, one of them, and ending it."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from starlette.responses import Response
@@ -17,13 +17,22 @@ from handoff_console.context import Refused, Visit, page
 from handoff_console.ends import TITLES
 from handoff_console.event_stream import SIGNED_OUT, EventStream, signed_out
 from handoff_console.feeds import Bearer, Topic
-from handoff_console.filters import BadFilter, filters_of
+from handoff_console.filters import RANGE, BadFilter, field, filters_of
 from handoff_console.viewer import SESSION_KEY
 
 
 async def listed(visit: Visit) -> Response:
-    """A page of a hundred; `at` names the older ones."""
-    asked = _asked(visit)
+    """A page of a hundred; `at` names the older ones. A range that cannot be is mended where it was
+    typed."""
+    query, wrong = visit.request.query_params, dict[str, str]()
+    try:
+        asked = _asked(visit, query)
+    except BadFilter as error:
+        if error.name not in RANGE:
+            raise _unusable(error) from None
+        wrong = {error.name: str(error)}
+        rest = {name: value for name, value in query.items() if name not in RANGE}
+        asked = _asked(visit, rest)
     table = ConnectionTable(visit.console, asked)
     regions, view = await asyncio.gather(
         visit.api.run(stats.regions()), table.poll(visit.viewer.token)
@@ -31,8 +40,12 @@ async def listed(visit: Visit) -> Response:
     held = asked.filters
     return visit.render(
         "connections.html",
-        view=view,
+        status=400 if wrong else 200,
+        view=None if wrong else view,
+        wrong=wrong,
         filters=held,
+        from_field=query.get("from") if wrong else field(held.from_),
+        to_field=query.get("to") if wrong else field(held.to),
         services=_options(table.names.items(), held.service_id),
         regions=_options(((one, one) for one in regions), held.region),
         reasons=_options(TITLES.items(), held.reason),
@@ -42,7 +55,10 @@ async def listed(visit: Visit) -> Response:
 
 
 async def stream(visit: Visit) -> Response:
-    asked = _asked(visit)
+    try:
+        asked = _asked(visit, visit.request.query_params)
+    except BadFilter as error:
+        raise _unusable(error) from None
     topic = Topic(("connections", *asked), partial(ConnectionTable, visit.console, asked))
     return await _live(visit, topic)
 
@@ -101,12 +117,13 @@ def _last(ended: str) -> Sequence[Event] | None:
     return () if ended == "final" else None
 
 
-def _asked(visit: Visit) -> Asked:
-    try:
-        held = filters_of(visit.request.query_params)
-    except BadFilter as error:
-        raise Refused(400, "This filter cannot be used", str(error)) from None
-    return Asked(visit.customer_id, held, visit.viewer.can(Permission.READ_BILLING))
+def _asked(visit: Visit, query: Mapping[str, str]) -> Asked:
+    """Raises BadFilter."""
+    return Asked(visit.customer_id, filters_of(query), visit.viewer.can(Permission.READ_BILLING))
+
+
+def _unusable(error: BadFilter) -> Refused:
+    return Refused(400, "This filter cannot be used", str(error))
 
 
 def _one(visit: Visit) -> One:

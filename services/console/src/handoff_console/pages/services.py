@@ -13,7 +13,7 @@ from handoff_client import history as histories
 from handoff_client import limits as service_limits
 from handoff_client.services import ListedService
 from handoff_common.access import Permission
-from handoff_console.attempts import errors_of, said
+from handoff_console.attempts import FRESH, attempt, errors_of, said
 from handoff_console.context import Refused, Visit, page
 from handoff_console.figures import Figure, figures_of
 from handoff_console.part_forms import Field, NotANumber, values
@@ -73,7 +73,7 @@ async def _domains(visit: Visit, own: Sequence[ListedService]) -> Mapping[str, S
 
 
 async def new(visit: Visit) -> Response:
-    return visit.render("service_new.html", name="", comment="", error="")
+    return visit.render("service_new.html", tried=FRESH)
 
 
 async def create(visit: Visit) -> Response:
@@ -82,9 +82,8 @@ async def create(visit: Visit) -> Response:
         whose = visit.customer_id if visit.viewer.is_operator else UNSET
         made = await visit.api.run(services.create(name, comment=comment, customer_id=whose))
     except (Invalid, Conflict) as error:
-        return visit.render(
-            "service_new.html", status=error.status, name=name, comment=comment, error=said(error)
-        )
+        tried = attempt(visit, "service", ("name", "comment"), error)
+        return visit.render("service_new.html", status=tried.status, tried=tried)
     return visit.go(
         f"/services/{made.id}/versions/1", flash="Made. Give it a domain and a backend."
     )

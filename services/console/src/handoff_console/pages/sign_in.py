@@ -33,7 +33,7 @@ _WRONG_TOKEN = "No such token is in force."  # noqa: S105  (a text)
 async def show(request: Request) -> Response:
     if viewer_for(request) is not None:
         return RedirectResponse(sign_on.safe_path(request.query_params.get("next")), 303)
-    return _form(request)
+    return _form(request, request.query_params.get("next"))
 
 
 async def sign_in(request: Request) -> Response:
@@ -41,6 +41,10 @@ async def sign_in(request: Request) -> Response:
         form = await checked_form(request)
     except Refused as refused:
         return problem(request, refused)
+
+    def again(error: str, login: str, status: int) -> Response:
+        return _form(request, form.get("next", ""), error, login, status)
+
     login, password, token = (form.get(name, "") for name in ("login", "password", "token"))
     following = sign_on.safe_path(form.get("next", ""))
     until_ms = request.app.state.console.clock.now_ms() + SESSION_SECONDS * 1_000
@@ -53,13 +57,13 @@ async def sign_in(request: Request) -> Response:
             viewer = await sign_on.with_password(api, login.strip(), password, until_ms)
     except RateLimited as error:
         wait = sign_on.minutes_of(error.retry_after)
-        return _form(request, f"Too many attempts. Try again in {wait}.", login, 429)
+        return again(f"Too many attempts. Try again in {wait}.", login, 429)
     except (Unauthorized, Invalid):
-        return _form(request, _WRONG_TOKEN if token else _WRONG, login, 401)
+        return again(_WRONG_TOKEN if token else _WRONG, login, 401)
     except Unreachable:
-        return _form(request, "The API cannot be reached just now. Try again.", login, 503)
+        return again("The API cannot be reached just now. Try again.", login, 503)
     except HandoffApiError as error:
-        return _form(request, f"{error.title}: {error.detail}", login, 502)
+        return again(f"{error.title}: {error.detail}", login, 502)
     # A new session: what an attacker may have planted in the old one is worth nothing.
     request.session.clear()
     request.session[SESSION_KEY] = viewer.packed()
@@ -101,8 +105,10 @@ async def home(request: Request) -> Response:
     return RedirectResponse("/operations" if nobody else "/services", 303)
 
 
-def _form(request: Request, error: str = "", login: str = "", status: int = 200) -> Response:
-    following = sign_on.safe_path(request.query_params.get("next"), otherwise="")
+def _form(
+    request: Request, following: str | None, error: str = "", login: str = "", status: int = 200
+) -> Response:
+    """following: where whoever signs in is led."""
     return render(
         request.app.state.console,
         request,
@@ -111,7 +117,7 @@ def _form(request: Request, error: str = "", login: str = "", status: int = 200)
         viewer=None,
         error=error,
         login=login,
-        following=following,
+        following=sign_on.safe_path(following, otherwise=""),
     )
 
 

@@ -17,9 +17,6 @@ from handoff_console.live import service_names
 from handoff_console.periods import Range, after, label, range_of
 from handoff_console.usage_figures import Figures
 
-MOST_SERVICES = 10
-"""Whose concurrency is asked for one by one and added up."""
-_AT_ONCE = 3
 EVERY_SERVICE = "all services"
 
 
@@ -40,9 +37,12 @@ class Looked(NamedTuple):
 
 
 async def shown(visit: Visit) -> Response:
-    looked = await _look(visit)
+    """A range that cannot be is mended where it was typed."""
+    try:
+        looked = await _look(visit)
+    except BadFilter as error:
+        return await _to_mend(visit, error)
     range_, figures = looked.range, looked.figures
-    options = sorted(looked.names.items(), key=lambda one: one[1].casefold())
     query: dict[str, str] = {
         "by": range_.by,
         "from": written(range_.from_),
@@ -53,6 +53,9 @@ async def shown(visit: Visit) -> Response:
     return visit.render(
         "usage.html",
         looked=looked,
+        by=range_.by,
+        service_id=looked.service_id,
+        wrong={},
         range=range_,
         figures=figures,
         query=query,
@@ -60,7 +63,7 @@ async def shown(visit: Visit) -> Response:
         end_of=lambda at: after(at, range_.by),
         from_field=field(range_.from_),
         to_field=field(range_.to),
-        services=[("", EVERY_SERVICE), *options],
+        services=_options(looked.names),
         written=written,
         charts={
             "minutes": usage_figures.minutes_chart(figures),
@@ -70,8 +73,30 @@ async def shown(visit: Visit) -> Response:
     )
 
 
+async def _to_mend(visit: Visit, error: BadFilter) -> Response:
+    query = visit.request.query_params
+    return visit.render(
+        "usage.html",
+        status=400,
+        looked=None,
+        by=query.get("by") or "day",
+        service_id=query.get("service_id") or None,
+        wrong={error.name: str(error)},
+        from_field=query.get("from", ""),
+        to_field=query.get("to", ""),
+        services=_options(await service_names(visit.api, visit.customer_id)),
+    )
+
+
+def _options(names: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [("", EVERY_SERVICE), *sorted(names.items(), key=lambda one: one[1].casefold())]
+
+
 async def as_csv(visit: Visit) -> Response:
-    looked = await _look(visit)
+    try:
+        looked = await _look(visit)
+    except BadFilter as error:
+        raise Refused(400, "This range cannot be shown", str(error)) from None
     name = f"usage-{label(looked.range.from_, 'day')}-by-{looked.range.by}.csv"
     return Response(
         usage_figures.csv(looked.figures, looked.service),
@@ -81,18 +106,16 @@ async def as_csv(visit: Visit) -> Response:
 
 
 async def _look(visit: Visit) -> Looked:
+    """Raises BadFilter."""
     now = visit.console.clock.now()
     query = visit.request.query_params
-    try:
-        range_ = range_of(query, now)
-    except BadFilter as error:
-        raise Refused(400, "This range cannot be shown", str(error)) from None
+    range_ = range_of(query, now)
     customer_id, service_id = visit.customer_id, query.get("service_id") or None
-    rows, names = await asyncio.gather(
-        _rows(visit, range_, customer_id, service_id), service_names(visit.api, customer_id)
+    rows, names, (open_, trouble) = await asyncio.gather(
+        _rows(visit, range_, customer_id, service_id),
+        service_names(visit.api, customer_id),
+        _concurrency(visit, range_, customer_id, service_id),
     )
-    asked = [service_id] if service_id is not None else sorted({row.service_id for row in rows})
-    open_, trouble = await _concurrency(visit, range_, asked)
     figures = usage_figures.figures_of(range_, rows, open_, now)
     return Looked(range_, service_id, names, figures, trouble)
 
@@ -112,26 +135,18 @@ async def _rows(
 
 
 async def _concurrency(
-    visit: Visit, range_: Range, services: Sequence[str]
-) -> tuple[list[Sequence[ConcurrencyRow]] | None, str]:
-    """Of each service, and why there is none."""
-    if len(services) > MOST_SERVICES:
-        return None, f"{len(services)} services are in use: choose one to see how many were open."
-    turn = asyncio.Semaphore(_AT_ONCE)
-
-    async def of(service_id: str) -> Sequence[ConcurrencyRow]:
-        async with turn:
-            return await visit.api.run(
-                metering.concurrency(
-                    service_id,
-                    by="hour" if range_.by == "hour" else "day",
-                    from_=range_.from_,
-                    to=range_.to,
-                )
-            )
-
+    visit: Visit, range_: Range, customer_id: str, service_id: str | None
+) -> tuple[Sequence[ConcurrencyRow] | None, str]:
+    """Of the service or of all together, and why there is none."""
     try:
-        return list(await asyncio.gather(*(of(one) for one in services))), ""
+        asked = metering.concurrency(
+            service_id,
+            customer_id=customer_id,
+            by="hour" if range_.by == "hour" else "day",
+            from_=range_.from_,
+            to=range_.to,
+        )
+        return await visit.api.run(asked), ""
     except Unauthorized:
         raise
     except HandoffApiError as error:

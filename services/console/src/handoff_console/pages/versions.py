@@ -14,6 +14,7 @@ from handoff_console.attempts import said
 from handoff_console.context import Refused, Visit, page
 from handoff_console.differences import differences
 from handoff_console.pages.services import draft_of
+from handoff_console.violations import place_of
 
 
 def number_of(visit: Visit) -> int:
@@ -56,6 +57,10 @@ async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Respons
         version=service.version,
         validity=validity,
         check=check,
+        violations=[
+            (one, (place_of(service_id, one) or "").replace("{draft}", str(number)))
+            for one in check.violations
+        ],
         draft=draft_of(service.versions),
         changes=differences(active, service.version) if compared else (),
         compared=compared,
@@ -122,7 +127,7 @@ async def tester(visit: Visit) -> Response:
     newest = service.active_version.number if service.active_version else service.version.number
     number = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else newest
     url = query.get("url", "").strip()
-    found, error = None, ""
+    found, error, errors = None, "", dict[str, str]()
     if url:
         try:
             found = await visit.api.run(
@@ -138,7 +143,9 @@ async def tester(visit: Visit) -> Response:
                     ],
                 )
             )
-        except (Invalid, NotFound) as problem:
+        except Invalid as problem:
+            errors = tester_errors(problem)
+        except NotFound as problem:
             error = said(problem)
     return visit.render(
         "tester.html",
@@ -149,7 +156,18 @@ async def tester(visit: Visit) -> Response:
         subprotocols=query.get("subprotocols", ""),
         found=found,
         error=error,
+        errors=errors,
     )
+
+
+def tester_errors(error: Invalid) -> dict[str, str]:
+    """Field of the form → what is wrong with it. `headers.1.0` is in a line of the headers, which
+    its reason repeats."""
+    found: dict[str, str] = {}
+    for one in error.errors:
+        field = one.property.partition(".")[0]
+        found[field] = "; ".join(filter(None, (found.get(field), one.reason)))
+    return found or {"url": said(error)}
 
 
 def headers_of(text: str) -> Sequence[tuple[str, str]]:

@@ -2,9 +2,10 @@
 cost, and who switched it."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
-from urllib.parse import quote
 
 from msgspec import UNSET
 from starlette.responses import Response
@@ -17,6 +18,8 @@ from handoff_client import (
     prices,
     products,
     services,
+    stats,
+    usage,
 )
 from handoff_client import history as histories
 from handoff_client.prices import Estimate
@@ -25,12 +28,13 @@ from handoff_client.services import ServiceDetail
 from handoff_common.access import Permission
 from handoff_console.attempts import said
 from handoff_console.context import Visit, page
+from handoff_console.figures import EPOCH
 from handoff_console.pages.services import draft_of
+from handoff_console.violations import place_of
 
 MINUTES_OF_MONTH = 30 * 24 * 60
 MOST_CONNECTIONS = 100_000_000
 _HISTORY = 200
-_FOLDERS = {"backend": "backends", "websocket-rule": "rules"}
 
 
 class Repair(NamedTuple):
@@ -42,15 +46,7 @@ class Repair(NamedTuple):
 
 
 def repair_of(service_id: str, violation: Violation) -> Repair:
-    """Pure."""
-    start = f"/services/{service_id}/versions/{{draft}}"
-    name = quote(violation.name, safe="")
-    if violation.object in _FOLDERS:
-        folder = _FOLDERS[violation.object]
-        return Repair(violation, f"{start}/{folder}/{name}#field-{violation.field}")
-    if violation.object == "director":
-        return Repair(violation, f"{start}#directors")
-    return Repair(violation, None)
+    return Repair(violation, place_of(service_id, violation))
 
 
 async def show(visit: Visit) -> Response:
@@ -69,6 +65,8 @@ async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Respons
     if draft is not None and check.violations:
         draft_check = await visit.api.run(products.check(service_id, version=draft))
     connections = connections_of(visit.request.query_params.get("connections"))
+    regions = await visit.api.run(stats.regions())
+    region = await _region(visit, service, regions)
     return visit.render(
         "websockets.html",
         status=status,
@@ -82,7 +80,9 @@ async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Respons
         if draft_check is not None
         else set(),
         connections=connections,
-        preview=await _preview(visit, service, connections),
+        preview=await _preview(visit, service, connections, region),
+        region=region,
+        regions=[(name, name) for name in regions],
         switched=[entry for entry in changes.items if entry.object == "product"],
     )
 
@@ -92,11 +92,14 @@ async def preview(visit: Visit) -> Response:
     service_id = visit.request.path_params["service_id"]
     connections = connections_of(visit.request.query_params.get("connections"))
     service = await visit.api.run(services.details(service_id))
+    regions = await visit.api.run(stats.regions())
+    region = await _region(visit, service, regions)
     return visit.render(
         "cost_preview.html",
         service=service,
         connections=connections,
-        preview=await _preview(visit, service, connections),
+        preview=await _preview(visit, service, connections, region),
+        region=region,
     )
 
 
@@ -109,7 +112,21 @@ class Preview(NamedTuple):
     difference: Decimal
 
 
-async def _preview(visit: Visit, service: ServiceDetail, connections: int) -> Preview | None:
+async def _region(visit: Visit, service: ServiceDetail, regions: Sequence[str]) -> str:
+    """That is asked for; else that of the most minutes that the customer has had."""
+    asked = visit.request.query_params.get("region", "")
+    if asked in regions:
+        return asked
+    listing = usage.listing(by="month", from_=EPOCH, customer_id=service.customer_id, limit=1_000)
+    minutes: Counter[str] = Counter()
+    async for row in visit.api.items(listing):
+        minutes[row.region] += row.minutes
+    return minutes.most_common(1)[0][0] if minutes else prices.SupposedUsage().region
+
+
+async def _preview(
+    visit: Visit, service: ServiceDetail, connections: int, region: str
+) -> Preview | None:
     """None for those who may not read the bill, and where no prices are in force."""
     if not visit.viewer.can(Permission.READ_BILLING):
         return None
@@ -119,7 +136,7 @@ async def _preview(visit: Visit, service: ServiceDetail, connections: int) -> Pr
         found = await visit.api.run(
             prices.estimate(
                 month=f"{visit.now:%Y-%m}",
-                usage=[prices.SupposedUsage(minutes=minutes)],
+                usage=[prices.SupposedUsage(region=region, minutes=minutes)],
                 customer_id=whose,
             )
         )

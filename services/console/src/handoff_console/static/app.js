@@ -76,6 +76,21 @@
     if (document.hidden || element.contains(document.activeElement)) event.preventDefault();
   });
 
+  // Where it cannot be told, the figures stay and say that they stand still; the next answer puts the
+  // part as a whole in their place.
+  function standStill(event) {
+    const { elt } = event.detail.requestConfig;
+    if (!elt.matches("[data-live]")) return;
+    if (event.detail.isError === false) return;
+    event.detail.shouldSwap = false;
+    const said = elt.querySelector(".live");
+    said.classList.add("still");
+    said.querySelector("strong").textContent = "Not live just now";
+  }
+  for (const name of ["htmx:beforeSwap", "htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(name, standStill);
+  }
+
   function colour(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
@@ -155,7 +170,23 @@
   }
   addEventListener("hashchange", unfold);
 
-  document.addEventListener("DOMContentLoaded", () => drawAll(document));
+  // After a refusal the keyboard is where something is to be mended.
+  function begin() {
+    if (location.hash) return;
+    const alert = document.querySelector("main [role='alert']");
+    const place = document.querySelector("[aria-invalid='true'], [autofocus]") ?? alert;
+    if (place === alert) alert?.setAttribute("tabindex", "-1");
+    place?.focus();
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    begin();
+    // The tab of this page is in sight where all of them are wider than a phone.
+    for (const tab of document.querySelectorAll("nav [aria-current]")) {
+      tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
+    drawAll(document);
+  });
   // Behind the browser's own jump to the place, which takes the focus away.
   addEventListener("load", () => requestAnimationFrame(() => setTimeout(unfold)));
   document.addEventListener("htmx:afterSwap", (event) => drawAll(event.target));

@@ -6,6 +6,7 @@
 (() => {
   // What the viewer or app.js has set, and the server knows nothing of.
   const LEFT_ALONE = new Set(["open", "title"]);
+  const OFF = "off the list";
 
   function patchAttributes(held, fresh) {
     for (const { name } of [...held.attributes]) {
@@ -40,16 +41,63 @@
     for (const node of there.slice(wanted.length)) node.remove();
   }
 
-  // Rows by their ids. A row with data-order names all that are to stand, in their order.
+  // Rows by their ids. A row with data-order names all that are to stand, in their order. Nothing
+  // moves under the eyes of who reads: a row that is to come waits, and one that is to go says so,
+  // until the viewer asks for the list as it is now. Where nobody looks, or nothing is there that
+  // could be moved, it is put in order at once.
+  let order = null;
+  const waiting = new Map();
+  const badges = new WeakMap();
+
   function patchRows(body, fragment) {
     const held = new Map([...body.rows].map((row) => [row.id, row]));
-    let order = null;
     for (const row of [...fragment.children]) {
       if (row.dataset.order !== undefined) order = row.dataset.order.split(" ");
       else if (held.has(row.id)) patch(held.get(row.id), row);
-      else held.set(row.id, row);
+      else waiting.set(row.id, row);
     }
     if (order === null) return;
+    const wanted = new Set(order);
+    for (const id of waiting.keys()) if (!wanted.has(id)) waiting.delete(id);
+    const reads = [...held.keys()].some((id) => id !== "c-none");
+    if (document.hidden || !reads) settle(body);
+    else offer(body, wanted);
+  }
+
+  function offer(body, wanted) {
+    let gone = 0;
+    for (const row of body.rows) {
+      const leaves = !wanted.has(row.id);
+      if (leaves) gone += 1;
+      mark(row, leaves);
+    }
+    const newer = [...waiting.keys()].filter((id) => id !== "c-none").length;
+    const said = [newer ? `${newer} newer` : "", gone ? `${gone} off it` : ""].filter(Boolean);
+    const button = document.getElementById("update");
+    button.textContent = `Update the list: ${said.join(", ")}`;
+    button.classList.toggle("on", said.length > 0);
+  }
+
+  // The state of a row that is to go, and back where it is to stay after all.
+  function mark(row, leaves) {
+    if (row.classList.toggle("off", leaves)) {
+      const badge = row.querySelector(".badge");
+      if (!badge || badge.textContent === OFF) return;
+      badges.set(row, [badge.className, badge.textContent]);
+      badge.className = "badge";
+      badge.textContent = OFF;
+    } else if (badges.has(row)) {
+      const badge = row.querySelector(".badge");
+      if (badge?.textContent === OFF) [badge.className, badge.textContent] = badges.get(row);
+      badges.delete(row);
+    }
+  }
+
+  function settle(body) {
+    if (order === null) return;
+    const held = new Map([...body.rows].map((row) => [row.id, row]));
+    for (const [id, row] of waiting) held.set(id, row);
+    waiting.clear();
     const wanted = new Set(order);
     for (const [id, row] of held) {
       if (wanted.has(id) || !row.isConnected) continue;
@@ -64,7 +112,18 @@
       if (row === place) place = place.nextElementSibling;
       else body.insertBefore(row, place);
     }
+    offer(body, wanted);
   }
+
+  const live = () => document.querySelector("[hx-swap='patched-rows']");
+  document.addEventListener("click", (event) => {
+    if (event.target.id !== "update") return;
+    live().closest("[tabindex]")?.focus();
+    settle(live());
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden && live()) settle(live());
+  });
 
   htmx.defineExtension("patched", {
     isInlineSwap: () => false,

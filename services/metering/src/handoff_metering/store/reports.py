@@ -305,9 +305,9 @@ async def marks(tx: Tx, scope: Scope) -> tuple[int, int]:
 
 
 async def instants(tx: Tx, scope: Scope) -> Instants:
-    """When a service's connections began and ended within whole hours.
+    """When connections began and ended within whole hours.
 
-    scope: of a service, from the start of an hour to the end of one. What was open before is told
+    scope: from the start of an hour to the end of one. What was open before is told
     by the hourly totals, so that only connections that begin or end in the range are read.
     """
     c, u = tables.connections.c, tables.usage.c
@@ -317,9 +317,15 @@ async def instants(tx: Tx, scope: Scope) -> Instants:
     open_before = int(await tx.scalar(before) or 0)
 
     async def within_range(column: Any) -> list[int]:
-        query = select(column).where(
-            c.service_id == scope.service_id, column >= scope.from_ms, column < scope.to_ms
-        )
+        query = select(column).where(column >= scope.from_ms, column < scope.to_ms)
+        if scope.service_id is not None:
+            query = query.where(c.service_id == scope.service_id)
+        elif scope.customer_id is not None:
+            # Connections are found by service: those that had anything begin or end.
+            busy = select(u.service_id).where(
+                *_hours(scope), u.hour_ms >= scope.from_ms, u.hour_ms < scope.to_ms
+            )
+            query = query.where(c.customer_id == scope.customer_id, c.service_id.in_(busy))
         if scope.region is not None:
             query = query.where(c.region == scope.region)
         return list((await tx.scalars(query)).all())
@@ -328,9 +334,13 @@ async def instants(tx: Tx, scope: Scope) -> Instants:
 
 
 def _hours(scope: Scope) -> list[Any]:
-    """Hourly totals of the scope's service and region."""
+    """Hourly totals of the scope's service, or else customer, and region."""
     u = tables.usage.c
-    conditions: list[Any] = [u.service_id == scope.service_id]
+    conditions: list[Any] = []
+    if scope.service_id is not None:
+        conditions.append(u.service_id == scope.service_id)
+    elif scope.customer_id is not None:
+        conditions.append(u.customer_id == scope.customer_id)
     if scope.region is not None:
         conditions.append(u.region == scope.region)
     return conditions
