@@ -154,8 +154,8 @@ class Handshake:
             self._node.metrics.handshake_seconds.observe(taken_ns / 1e9)
 
     async def _decide(self) -> Handoff:
-        """Ask the application. The service's place is reserved in the same breath as it decides, so
-        that two requests cannot both be the last that a limit lets in."""
+        """Ask the application, and take a place among the service's connections: the limits are
+        checked by whoever counts, so two requests cannot both be the last that one lets in."""
         status = 0
         headers: list[tuple[str, str]] = []
         body = bytearray()
@@ -167,10 +167,7 @@ class Handshake:
             nonlocal status
             kind = message["type"]
             if kind == "handoff.connect":
-                handoff: Handoff = message["handoff"]
-                self._handoff = handoff
-                now_ms = self._node.clock.now_ms()
-                self._release = self._node.counts.reserve(handoff.service_id, now_ms)
+                self._handoff = message["handoff"]
             elif kind == "websocket.http.response.start":
                 status = message["status"]
                 for name, value in message["headers"]:
@@ -179,8 +176,11 @@ class Handshake:
                 body.extend(message.get("body", b""))
 
         await self._node.app(scope_of(self._head, self._client), receive, send)
-        if self._handoff is not None:
-            return self._handoff
+        if (handoff := self._handoff) is not None:
+            self._release = self._node.counts.reserve(
+                handoff.service_id, handoff.limits, self._node.clock.now_ms()
+            )
+            return handoff
         if not status:
             raise refused("internal", "the application gave no answer")
         code = dict(headers).get("x-handoff-error", "denied")

@@ -2,8 +2,10 @@
 
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from handoff_edge.decision import Counts
+from handoff_common.events import Limits
+from handoff_edge.errors import Refusal, Refused
 
 
 class Admission:
@@ -31,6 +33,26 @@ class Admission:
             del self._networks[network]
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of one service on this node: connections open or being opened, and those begun within the
+    last second."""
+
+    open: int = 0
+    recent: int = 0
+
+
+def over_limit(limits: Limits, counts: Counts) -> Refusal | None:
+    """Why a service that has `counts` gets no further connection; None where it does."""
+    if limits.max_connections is not None and counts.open >= limits.max_connections:
+        text = f"the service has {counts.open} open connections; {limits.max_connections} allowed"
+        return Refusal("too_many_connections", text, retry_after=5)
+    if limits.max_new_per_second is not None and counts.recent >= limits.max_new_per_second:
+        text = f"the service takes {limits.max_new_per_second} new connections per second"
+        return Refusal("too_many_new", text, retry_after=1)
+    return None
+
+
 class ServiceCounts:
     """Connections of each service: open or being opened, and begun within the last second. Exact
     over every span of one second, not only between two ticks of a clock."""
@@ -42,8 +64,13 @@ class ServiceCounts:
     def counts(self, service_id: str, now_ms: int) -> Counts:
         return Counts(self._open[service_id], len(self._recent(service_id, now_ms)))
 
-    def reserve(self, service_id: str, now_ms: int) -> Callable[[], None]:
-        """Count one in; the returned function counts it out, once."""
+    def reserve(self, service_id: str, limits: Limits, now_ms: int) -> Callable[[], None]:
+        """Count one in, where the limits allow it; the returned function counts it out, once.
+
+        Raises Refused; nothing was counted then.
+        """
+        if refusal := over_limit(limits, self.counts(service_id, now_ms)):
+            raise Refused(refusal)
         self._open[service_id] += 1
         self._recent(service_id, now_ms).append(now_ms)
         held = True

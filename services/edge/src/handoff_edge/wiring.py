@@ -288,13 +288,7 @@ class Edge:
         if not self.configuration.seen:
             text = "this edge has not seen a configuration yet"
             return Refusal("no_configuration", text, retry_after=1)
-        now_ms = self._clock.now_ms()
-        return decide(
-            self.configuration.book,
-            head,
-            now_ms,
-            lambda service_id: self.counts.counts(service_id, now_ms),
-        )
+        return decide(self.configuration.book, head, self._clock.now_ms())
 
     def _owner_of(self, host: str) -> Owner | None:
         service = self.configuration.book.service_for(host)
