@@ -348,6 +348,14 @@ def test_a_services_limits_reach_the_relay() -> None:
     assert relay_limits(Limits(), "svc", 5000).max_duration_ms is None
 
 
+@pytest.mark.parametrize(("pace", "share"), [(1000, 333), (3, 1), (0, 1), (None, None)])
+def test_a_services_bytes_per_second_are_divided_among_workers(
+    pace: int | None, share: int | None
+) -> None:
+    limits = relay_limits(Limits(max_bytes_per_second=pace), "svc", 5000, workers=3)
+    assert limits.bytes_per_second == share
+
+
 async def test_a_stop_has_time_for_any_drain(tmp_path: Path) -> None:
     grace, spread, close = 3600.0, 60.0, 30.0
     async with world(tmp_path, drain_grace=grace, drain_spread=spread, close_grace=close) as w:

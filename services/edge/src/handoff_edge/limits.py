@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from handoff_common.events import Limits
 from handoff_edge.errors import Refusal, Refused
@@ -42,6 +43,11 @@ class Counts:
     recent: int = 0
 
 
+def is_limited(limits: Limits) -> bool:
+    """Whether there is anything to count for."""
+    return limits.max_connections is not None or limits.max_new_per_second is not None
+
+
 def over_limit(limits: Limits, counts: Counts) -> Refusal | None:
     """Why a service that has `counts` gets no further connection; None where it does."""
     if limits.max_connections is not None and counts.open >= limits.max_connections:
@@ -53,11 +59,29 @@ def over_limit(limits: Limits, counts: Counts) -> Refusal | None:
     return None
 
 
+class Shared(Protocol):
+    """Where several processes count together; `here` is what this one has of a service."""
+
+    def take(self, service_id: str, limits: Limits, here: int) -> None:
+        """Count one in, which makes it `here`. Raises Refused; nothing was counted then."""
+
+    def put(self, service_id: str, here: int) -> None:
+        """What this one has now, where the service is counted together."""
+
+    def tell(self, service_id: str, here: int) -> bool:
+        """Count the service together from now on; False where that must be tried again."""
+
+
 class ServiceCounts:
     """Connections of each service: open or being opened, and begun within the last second. Exact
-    over every span of one second, not only between two ticks of a clock."""
+    over every span of one second, not only between two ticks of a clock.
 
-    def __init__(self) -> None:
+    shared: where the node counts, if it has more processes than this one. Services without limits
+    are then counted here alone.
+    """
+
+    def __init__(self, shared: Shared | None = None) -> None:
+        self._shared = shared
         self._open: Counter[str] = Counter()
         self._begun: dict[str, deque[int]] = {}
 
@@ -69,21 +93,39 @@ class ServiceCounts:
 
         Raises Refused; nothing was counted then.
         """
-        if refusal := over_limit(limits, self.counts(service_id, now_ms)):
-            raise Refused(refusal)
-        self._open[service_id] += 1
-        self._recent(service_id, now_ms).append(now_ms)
+        here = self._open[service_id] + 1
+        if self._shared is None:
+            if refusal := over_limit(limits, self.counts(service_id, now_ms)):
+                raise Refused(refusal)
+            self._recent(service_id, now_ms).append(now_ms)
+        elif is_limited(limits):
+            self._shared.take(service_id, limits, here)
+        else:
+            self._shared.put(service_id, here)
+        self._open[service_id] = here
         held = True
 
         def release() -> None:
             nonlocal held
             if held:
                 held = False
-                self._open[service_id] -= 1
-                if not self._open[service_id]:
+                left = self._open[service_id] - 1
+                if self._shared is not None:
+                    self._shared.put(service_id, left)
+                self._open[service_id] = left
+                if not left:
                     del self._open[service_id]
 
         return release
+
+    def catch_up(self, limits_of: Callable[[str], Limits | None]) -> None:
+        """Count the services together that have got a limit since their connections were opened."""
+        if self._shared is None:
+            return
+        for service_id, here in self._open.items():
+            limits = limits_of(service_id)
+            if limits is not None and is_limited(limits):
+                self._shared.tell(service_id, here)
 
     def _recent(self, service_id: str, now_ms: int) -> deque[int]:
         begun = self._begun.setdefault(service_id, deque())

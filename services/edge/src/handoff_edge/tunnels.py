@@ -45,6 +45,7 @@ class Tunnels:
 
     slots: into how many equal parts connections are divided, by their id, for checkpoints.
     close_grace: seconds that peers have to finish after a Close frame.
+    workers: processes that share a service's bytes per second, each an equal part.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class Tunnels:
         *,
         slots: int = 60,
         close_grace: float = 5.0,
+        workers: int = 1,
     ) -> None:
         self._relay = relay
+        self._workers = workers
         self._close_grace_ms = max(1, int(close_grace * 1000))
         self._recorder = recorder
         self._clock = clock
@@ -112,7 +115,9 @@ class Tunnels:
             to_origin=to_origin,
             to_client=to_client,
             client_eof=client_eof,
-            limits=relay_limits(limits, connection.service_id, self._close_grace_ms),
+            limits=relay_limits(
+                limits, connection.service_id, self._close_grace_ms, workers=self._workers
+            ),
             on_end=lambda end: self._ended(connection_id, end),
         )
         connection.establish()
@@ -206,9 +211,11 @@ class Tunnels:
                 self._metrics.bytes.labels(direction).inc(count)
 
 
-def relay_limits(limits: Limits, service_id: str, close_grace_ms: int) -> RelayLimits:
-    """A service's limits as the relay takes them. Zero, which the relay refuses, becomes the least
-    that it takes."""
+def relay_limits(
+    limits: Limits, service_id: str, close_grace_ms: int, *, workers: int = 1
+) -> RelayLimits:
+    """A service's limits as the relay of one of `workers` takes them. Zero, which the relay
+    refuses, becomes the least that it takes."""
     longest = limits.max_duration_ms
     if longest is not None:
         longest = max(1, int(longest * (1 - _JITTER * random.random())))  # noqa: S311
@@ -217,7 +224,7 @@ def relay_limits(limits: Limits, service_id: str, close_grace_ms: int) -> RelayL
         idle_ms=max(1, limits.idle_timeout_ms),
         half_closed_ms=max(1, limits.half_closed_timeout_ms),
         max_duration_ms=longest,
-        bytes_per_second=None if pace is None else max(1, pace),
+        bytes_per_second=None if pace is None else max(1, pace // workers),
         pace_key=service_id,
         close_grace_ms=close_grace_ms,
     )
