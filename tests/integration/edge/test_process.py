@@ -87,6 +87,7 @@ async def test_an_application_that_fails_is_500(tmp_path: Path) -> None:
         ("HANDOFF_EDGE_PORT", "70000", "65535"),
         ("HANDOFF_ALLOW_PRIVATE_ORIGINS", "perhaps", "boolean"),
         ("HANDOFF_OWN_ADDRESSES", "10.0.0.0/33", "10.0.0.0/33"),
+        ("HANDOFF_PROXY_PROTOCOL_FROM", "10.0.0.0/8,lb.example.com", "lb.example.com"),
         ("HANDOFF_LOG", "redis://x", "sqlite:///"),
         ("HANDOFF_POP", "a b", "letters"),
     ],

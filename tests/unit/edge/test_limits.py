@@ -28,6 +28,19 @@ def test_heads_are_bounded_in_total_and_per_network() -> None:
     assert admission.admit("a") and admission.admit("a") and admission.admit("b")
 
 
+def test_who_is_not_known_yet_counts_in_total_only() -> None:
+    admission = Admission(total=4, per_network=1)
+    assert all(admission.admit(None) for _ in range(4))
+    assert not admission.admit(None) and not admission.admit("a")
+    assert admission.identify("a")
+    assert not admission.identify("a")
+    admission.leave(None)
+    assert not admission.admit("a"), "its network is full"
+    assert admission.admit("b")
+    admission.leave("a")
+    assert admission.admit("a")
+
+
 def test_a_place_is_given_back_once() -> None:
     counts = ServiceCounts()
     release = counts.reserve("s", ANY, 0)

@@ -11,7 +11,8 @@ from handoff_edge.errors import Refusal, Refused
 
 class Admission:
     """Clients whose head is not whole yet: in total, and per network, so that one network with slow
-    heads cannot keep all others out."""
+    heads cannot keep all others out. Whose network is not known yet (None: behind a load balancer
+    that has not said who it is) counts in total only."""
 
     def __init__(self, *, total: int, per_network: int) -> None:
         self._total = total
@@ -19,19 +20,33 @@ class Admission:
         self._networks: Counter[str] = Counter()
         self.waiting = 0
 
-    def admit(self, network: str) -> bool:
+    def admit(self, network: str | None) -> bool:
         """Count a client in; False where a bound is reached, and nothing was counted."""
-        if self.waiting >= self._total or self._networks[network] >= self._per_network:
+        if self.waiting >= self._total or (network is not None and not self._has_room(network)):
             return False
         self.waiting += 1
+        if network is not None:
+            self._networks[network] += 1
+        return True
+
+    def identify(self, network: str) -> bool:
+        """Count one that was counted without its network for it; False where that is full: the
+        client still counts, without it."""
+        if not self._has_room(network):
+            return False
         self._networks[network] += 1
         return True
 
-    def leave(self, network: str) -> None:
+    def leave(self, network: str | None) -> None:
         self.waiting -= 1
+        if network is None:
+            return
         self._networks[network] -= 1
         if not self._networks[network]:
             del self._networks[network]
+
+    def _has_room(self, network: str) -> bool:
+        return self._networks.get(network, 0) < self._per_network
 
 
 @dataclass(frozen=True, slots=True)

@@ -242,6 +242,7 @@ class Edge:
             self.reporter,
             head_timeout=self._settings.head_timeout,
             max_handshakes=self._settings.max_handshakes,
+            proxies=self._settings.proxy_networks,
         )
 
     async def open(self) -> None:
