@@ -25,7 +25,7 @@ from handoff_edge.decision import Handoff
 from handoff_edge.errors import Refusal, Refused, answer_bytes, http_answer, refused
 from handoff_edge.head import Head
 from handoff_edge.limits import ServiceCounts
-from handoff_edge.metrics import Metrics
+from handoff_edge.metrics import Metrics, Watch
 from handoff_edge.origin import Dialer
 from handoff_edge.protocol import Client
 from handoff_edge.recorder import JournalUnavailable, Recorder
@@ -138,17 +138,24 @@ class Handshake:
         started_ns = self._node.clock.now_ns()
         if self._node.draining:
             raise Refused(_DRAINING)
+        passed = Watch(self._node.metrics.stages, self._node.clock.now_ns)
         handoff = await self._decide()
-        origin = self._origin = await self._node.dialer.dial(handoff.service_id, handoff.backend)
+        passed("decide")
+        origin = self._origin = await self._node.dialer.dial(
+            handoff.service_id, handoff.backend, passed
+        )
         sent = self._head.for_origin(handoff.backend.override_host)
         answer = await self._ask(origin, sent)
+        passed("answer")
         if isinstance(answer, Declined):
             await self._pass_on(origin, answer)
             return
         if self._node.draining:
             raise Refused(_DRAINING)
         connection = self._owed = await self._accept(handoff, len(sent), answer)
+        passed("journal")
         if await self._send_101(connection, answer):
+            passed("upgrade")
             self._relay(handoff, connection, origin, answer)
             taken_ns = self._node.clock.now_ns() - started_ns
             self._node.metrics.handshake_seconds.observe(taken_ns / 1e9)

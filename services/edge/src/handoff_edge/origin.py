@@ -149,10 +149,15 @@ class Dialer:
         self._own_networks = own_networks
         self._timeout = connect_timeout
 
-    async def dial(self, service_id: str, backend: BackendSnapshot) -> socket.socket:
+    async def dial(
+        self,
+        service_id: str,
+        backend: BackendSnapshot,
+        passed: Callable[[str], None] = lambda _: None,
+    ) -> socket.socket:
         """A connected non-blocking socket; with `use_ssl` an `ssl.SSLSocket` behind its handshake.
 
-        Raises Refused.
+        passed: told `connect` and, with `use_ssl`, `origin_tls`. Raises Refused.
         """
         name = f"{backend.address}:{backend.port}"
         try:
@@ -162,9 +167,12 @@ class Dialer:
         except TimeoutError:
             text = f"the origin {name} could not be reached within {self._timeout} s"
             raise refused("origin_timeout", text) from None
+        passed("connect")
         if not backend.use_ssl:
             return sock
-        return await self._secure(sock, backend.address, name)
+        secured = await self._secure(sock, backend.address, name)
+        passed("origin_tls")
+        return secured
 
     def _allowed(self, name: str, found: Sequence[AddrInfo]) -> list[AddrInfo]:
         allowed: list[AddrInfo] = []

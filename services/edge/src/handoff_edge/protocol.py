@@ -8,6 +8,7 @@ socket can be handed over at any moment (docs/adr/0004-raw-relay.md).
 import asyncio
 import errno
 import socket
+import time
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any, Final
@@ -37,6 +38,7 @@ class Client:
 
     held: bytes behind the head that nobody has taken yet. ended: its FIN was read. gone: it reset
     the connection. on_gone: called once when that is noticed.
+    since: when it was accepted, in seconds of the monotonic clock.
     counted: the network that it was admitted for; None while a load balancer has not named it.
     """
 
@@ -45,6 +47,7 @@ class Client:
         self.address = address
         self.network = network_of(address)
         self.counted = None if proxied else self.network
+        self.since = time.monotonic()
         self._proxy = ProxyReader() if proxied else None
         self.held = bytearray()
         self.ended = False
@@ -287,6 +290,7 @@ class ClientPort:
             self.refuse(client, Refusal("internal", "internal error"))
             return
         if head is not None:
+            self._metrics.stages["head"].observe(time.monotonic() - client.since)
             self._forget(client)
             self._begin(client, head)
         elif client in self._waiting and (client.ended or client.gone):

@@ -27,7 +27,7 @@ together."""
 @dataclass(slots=True, eq=False)
 class Open:
     """One open connection. ending: the timer of an end that is due, None where none is.
-    ending_reason: what it was set for."""
+    ending_reason: what it was set for. idle: it had no byte between its last two checkpoints."""
 
     connection: Connection
     tunnel: Tunnel
@@ -35,6 +35,7 @@ class Open:
     metered: Counters
     ending: asyncio.TimerHandle | None = None
     ending_reason: Reason | None = None
+    idle: bool = False
 
     def counters(self) -> Counters:
         return self.connection.counters(self.tunnel.counters())
@@ -68,6 +69,7 @@ class Tunnels:
         self._logger = get_logger("edge")
         self._open: dict[str, Open] = {}
         self._services: dict[tuple[str, str], dict[str, Open]] = {}
+        self._idle = 0
         self._slots: list[dict[str, Open]] = [{} for _ in range(slots)]
         self._empty = asyncio.Event()
         self._empty.set()
@@ -88,6 +90,10 @@ class Tunnels:
     def services(self) -> list[tuple[str, str]]:
         """(service id, customer id) of every service that has open connections."""
         return list(self._services)
+
+    def counts(self) -> Iterator[tuple[str, int]]:
+        """(service id, connections) of every service that has open ones."""
+        return ((service_id, len(there)) for (service_id, _), there in self._services.items())
 
     def of_service(self, service_id: str, customer_id: str) -> list[Open]:
         return list(self._services.get((service_id, customer_id), {}).values())
@@ -134,7 +140,7 @@ class Tunnels:
     def checkpoint(self, opened: Open) -> None:
         """Record what changed since the last checkpoint, if anything did."""
         counters = opened.counters()
-        self._meter(opened, counters)
+        self._set_idle(opened, idle=not self._meter(opened, counters))
         self._recorder.record(opened.connection.checkpoint(self._clock.now_ns(), counters))
 
     def month_end(self, opened: Open) -> None:
@@ -178,7 +184,8 @@ class Tunnels:
         )
         opened.release()
         self._metrics.open.set(len(self._open))
-        self._metrics.closed.labels(reason).inc()
+        self._metrics.count_closed(reason, end.close_code)
+        self._set_idle(opened, idle=False)
         self._logger.info(
             "closed",
             connection_id=connection_id,
@@ -198,17 +205,26 @@ class Tunnels:
     def _slot(self, connection_id: str) -> int:
         return zlib.crc32(connection_id.encode()) % len(self._slots)
 
-    def _meter(self, opened: Open, counters: Counters) -> None:
+    def _meter(self, opened: Open, counters: Counters) -> bool:
+        """Count what was relayed since it was last asked; whether anything was."""
         delta = counters.minus(opened.metered)
         opened.metered = counters
-        for direction, count in (
-            ("from_client", delta.req_body_bytes),
-            ("to_client", delta.resp_body_bytes),
-            ("to_origin", delta.bereq_body_bytes),
-            ("from_origin", delta.beresp_body_bytes),
-        ):
+        body = (
+            delta.req_body_bytes,
+            delta.resp_body_bytes,
+            delta.bereq_body_bytes,
+            delta.beresp_body_bytes,
+        )
+        for direction, count in zip(self._metrics.directions, body, strict=True):
             if count:
-                self._metrics.bytes.labels(direction).inc(count)
+                direction.inc(count)
+        return any(body)
+
+    def _set_idle(self, opened: Open, *, idle: bool) -> None:
+        if opened.idle is not idle:
+            opened.idle = idle
+            self._idle += 1 if idle else -1
+            self._metrics.idle.set(self._idle)
 
 
 def relay_limits(

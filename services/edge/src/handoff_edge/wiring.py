@@ -25,7 +25,7 @@ from handoff_edge.forwarder import Forwarder
 from handoff_edge.handshake import Node
 from handoff_edge.head import Head
 from handoff_edge.limits import Admission, ServiceCounts, Shared
-from handoff_edge.metrics import Metrics
+from handoff_edge.metrics import Metrics, OpenByService
 from handoff_edge.origin import Dialer, LookUp, Resolver, tls_context
 from handoff_edge.protocol import ClientPort
 from handoff_edge.recorder import Recorder
@@ -121,6 +121,12 @@ class Edge:
             close_grace=settings.close_grace,
             workers=settings.edge_workers if shared is not None else 1,
         )
+        self.metrics.registry.register(
+            OpenByService(self.tunnels.counts, settings.metrics_services)
+        )
+        held = getattr(self._relay, "buffered_bytes", None)
+        if held is not None:
+            self.metrics.relay_buffer().set_function(held)
         self.checkpoints = Checkpoints(
             self.tunnels, self.recorder, clock, interval=settings.checkpoint_interval
         )
