@@ -27,7 +27,8 @@ together."""
 @dataclass(slots=True, eq=False)
 class Open:
     """One open connection. ending: the timer of an end that is due, None where none is.
-    ending_reason: what it was set for. idle: it had no byte between its last two checkpoints."""
+    ending_reason: what it was set for. idle: it had no byte between its last two checkpoints.
+    changed_ns: when it was last noticed that it had one."""
 
     connection: Connection
     tunnel: Tunnel
@@ -36,6 +37,19 @@ class Open:
     ending: asyncio.TimerHandle | None = None
     ending_reason: Reason | None = None
     idle: bool = False
+    changed_ns: int = 0
+
+    def moved(self, counters: Counters) -> bool:
+        """Whether a byte of a body went either way since the last checkpoint."""
+        delta = counters.minus(self.metered)
+        return any(
+            (
+                delta.req_body_bytes,
+                delta.resp_body_bytes,
+                delta.bereq_body_bytes,
+                delta.beresp_body_bytes,
+            )
+        )
 
     def counters(self) -> Counters:
         return self.connection.counters(self.tunnel.counters())
@@ -127,7 +141,7 @@ class Tunnels:
             on_end=lambda end: self._ended(connection_id, end),
         )
         connection.establish()
-        opened = Open(connection, tunnel, release, Counters())
+        opened = Open(connection, tunnel, release, Counters(), changed_ns=self._clock.now_ns())
         self._open[connection_id] = opened
         self._slots[self._slot(connection_id)][connection_id] = opened
         key = (connection.service_id, connection.customer_id)
@@ -140,7 +154,10 @@ class Tunnels:
     def checkpoint(self, opened: Open) -> None:
         """Record what changed since the last checkpoint, if anything did."""
         counters = opened.counters()
-        self._set_idle(opened, idle=not self._meter(opened, counters))
+        moved = self._meter(opened, counters)
+        if moved:
+            opened.changed_ns = self._clock.now_ns()
+        self._set_idle(opened, idle=not moved)
         self._recorder.record(opened.connection.checkpoint(self._clock.now_ns(), counters))
 
     def month_end(self, opened: Open) -> None:

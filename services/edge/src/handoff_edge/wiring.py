@@ -158,7 +158,14 @@ class Edge:
             }
         return Service(
             name="edge",
-            app=admin_app(self.metrics.registry, self.not_ready, self.state, self._refresh),
+            app=admin_app(
+                self.metrics.registry,
+                self.not_ready,
+                self.state,
+                self._refresh,
+                self.tunnels,
+                self._clock,
+            ),
             loops={
                 **delivering,
                 "edge-recorder": recorder.run,
