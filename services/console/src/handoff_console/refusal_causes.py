@@ -188,7 +188,8 @@ CAUSES: dict[str, Cause] = {
     ),
     "busy": Cause(
         503,
-        "HANDOFF_MAX_HANDSHAKES are under way, or the workers of the node cannot count together.",
+        "HANDOFF_MAX_HANDSHAKES are under way, the edge is out of descriptors, or the workers of "
+        "the node cannot count together.",
         "Connect again with back-off; an operator adds edges where it stays so.",
     ),
     "no_configuration": Cause(

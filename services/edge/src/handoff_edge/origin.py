@@ -5,6 +5,7 @@ failure has its own refusal code.
 """
 
 import asyncio
+import errno
 import ipaddress
 import socket
 import ssl
@@ -205,6 +206,9 @@ class Dialer:
         except (OSError, RuntimeError) as error:
             if sock is not None:
                 wire.close(sock)
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                text = "this edge is out of descriptors"
+                raise refused("busy", text, retry_after=1) from None
             text = f"the origin {name} cannot be reached: {error}"
             raise refused("origin_unreachable", text) from None
         if own:

@@ -7,6 +7,7 @@ socket can be handed over at any moment (docs/adr/0004-raw-relay.md).
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Collection, Coroutine
@@ -26,6 +27,7 @@ from handoff_edge.reporter import Reporter
 _READ: Final = 64 * 1024
 _ACCEPTS_PER_TURN: Final = 128
 _ACCEPT_PAUSE: Final = 0.25
+_OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _SEND_SECONDS: Final = 5.0
 _POLITE_SECONDS: Final = 1.0
 _POLITE_BYTES: Final = 1024 * 1024
@@ -193,6 +195,7 @@ class ClientPort:
         self._waiting: dict[Client, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
+        self._spare: int | None = None
 
     @property
     def port(self) -> int:
@@ -201,6 +204,7 @@ class ClientPort:
 
     def open(self, listener: socket.socket) -> None:
         self._listener = listener
+        self._keep_spare()
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
     def close(self) -> None:
@@ -211,6 +215,9 @@ class ClientPort:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
         for client in list(self._waiting):
             self._forget(client)
             client.close()
@@ -242,13 +249,48 @@ class ClientPort:
             except ConnectionError:
                 continue
             except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS and self._turn_away():
+                    continue
                 self._pause(error)
                 return
             self._admit(sock, str(address[0]))
 
+    def _turn_away(self) -> bool:
+        """Out of descriptors: give the spare one to the client that waits longest, so that it is
+        told and can go to another edge. False where somebody else took that descriptor."""
+        assert self._listener is not None
+        self._keep_spare()
+        if self._spare is None:
+            return False
+        os.close(self._spare)
+        self._spare = None
+        try:
+            sock, address = self._listener.accept()
+        except OSError:
+            self._keep_spare()
+            return False
+        refusal = Refusal("busy", "this edge is out of descriptors", retry_after=1)
+        client = Client(sock, str(address[0]))
+        self.count(refusal.code, client, detail=refusal.text)
+        sock.setblocking(False)
+        with suppress(OSError):
+            # What is unread at a close would reset the connection, and may take the answer with it.
+            sock.recv(_READ)
+        with suppress(OSError):
+            sock.send(answer_bytes(refusal))
+            sock.shutdown(socket.SHUT_WR)
+        client.close()
+        self._keep_spare()
+        return True
+
+    def _keep_spare(self) -> None:
+        if self._spare is None:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
     def _pause(self, error: OSError) -> None:
-        # Out of descriptors or memory: the waiting client stays in the queue, and asking for it
-        # again at once would only turn the loop.
+        # Out of memory, or of descriptors and not even the spare one is left: the waiting client
+        # stays in the queue, and asking for it again at once would only turn the loop.
         known = errno.errorcode.get(error.errno or 0, str(error))
         self._logger.error("accept_paused", error=known, seconds=_ACCEPT_PAUSE)
         loop = asyncio.get_running_loop()
