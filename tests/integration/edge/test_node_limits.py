@@ -109,7 +109,11 @@ def test_a_lock_that_is_not_given_back_refuses_and_does_not_hang(tmp_path: Path)
     assert [code_of(mine, FIVE) for _ in range(20)] == ["busy"] * 20
     assert time.monotonic() - began < 1.0, "only the first waits"
     assert code_of(mine, Limits()) == "", "who has no limit does not ask"
+    for number in range(100):
+        mine.reserve(f"s{number}", Limits(), 0)
+    began = time.monotonic()
     mine.catch_up(lambda _: FIVE)
+    assert time.monotonic() - began < 0.5, "nor does each service wait"
     os.close(held)
     assert code_of(mine, FIVE) == ""
     counts.close()

@@ -84,7 +84,7 @@ class Shared(Protocol):
         """What this one has now, where the service is counted together."""
 
     def tell(self, service_id: str, here: int) -> bool:
-        """Count the service together from now on; False where that must be tried again."""
+        """Count the service together from now on; False where nobody can be asked now."""
 
 
 class ServiceCounts:
@@ -134,13 +134,17 @@ class ServiceCounts:
         return release
 
     def catch_up(self, limits_of: Callable[[str], Limits | None]) -> None:
-        """Count the services together that have got a limit since their connections were opened."""
+        """Count the services together that have got a limit since their connections were opened.
+        Called again and again: what does not succeed now does later."""
         if self._shared is None:
             return
         for service_id, here in self._open.items():
             limits = limits_of(service_id)
-            if limits is not None and is_limited(limits):
-                self._shared.tell(service_id, here)
+            if limits is None or not is_limited(limits):
+                continue
+            if not self._shared.tell(service_id, here):
+                # Each would wait for the same lock, and all connections with it.
+                return
 
     def _recent(self, service_id: str, now_ms: int) -> deque[int]:
         begun = self._begun.setdefault(service_id, deque())

@@ -92,18 +92,17 @@ class NodeCounts:
             self._unlock()
 
     def tell(self, service_id: str, here: int) -> bool:
-        """Count what this worker has of a service that has got a limit meanwhile; False where that
-        must be tried again."""
+        """Count what this worker has of a service that has got a limit meanwhile, where the table
+        has room for it; False where nobody can be asked now."""
         if service_id in self._told:
             return True
         if not self._lock(_PATIENCE_SECONDS):
             return False
         try:
             column = self._column(service_id, self._now_ms())
-            if column is None:
-                return False
-            self._table.put(column, here)
-            self._told.add(service_id)
+            if column is not None:
+                self._table.put(column, here)
+                self._told.add(service_id)
             return True
         finally:
             self._unlock()
