@@ -11,7 +11,7 @@ from handoff_config import snapshots
 from handoff_config.backends import Backend
 from handoff_config.rule_tester import Refusal, outcome, request_of
 from handoff_config.services import Domain, Enablement, Rule, Service, Version
-from handoff_edge.decision import Counts, Handoff, decide
+from handoff_edge.decision import Handoff, decide
 from handoff_edge.rulebook import RuleBook
 from support.edge_events import ENVELOPE, NOW, customer, head
 
@@ -97,7 +97,7 @@ def test_the_tester_and_the_edge_agree(service: Service, asked: dict[str, Any]) 
     book.apply(ServiceSnapshot(**ENVELOPE, data=snapshots.of_service(service, 1)))
     book.apply(customer())
     sent = head(asked["host"], asked["target"], "".join(f"{n}: {v}\r\n" for n, v in lines))
-    decided = decide(book, sent, to_ms(NOW), lambda _: Counts())
+    decided = decide(book, sent, to_ms(NOW))
 
     url = f"wss://{asked['host']}{asked['target']}"
     foretold = outcome(

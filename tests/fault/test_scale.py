@@ -6,6 +6,7 @@ import os
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -102,6 +103,50 @@ async def workers_killed(system: Distributed, name: str) -> None:
     await system.kill(name)
     for pid in pids:
         os.kill(pid, 9)
+
+
+async def test_a_limit_holds_for_a_node_whose_workers_are_killed(
+    tmp_path: Path, origin: int, broker: Broker, server: Database
+) -> None:
+    async with distributed(
+        tmp_path / "system",
+        broker.bootstrap,
+        server.address,
+        environ={"HANDOFF_EDGE_WORKERS": "3"},
+    ) as system:
+        await system.start()
+        tenant = await make_tenant(system, origin_port=origin)
+        load = Load(system.edge_port, tenant.domain)
+        admin = f"http://127.0.0.1:{system.admin['edge']}"
+        async with system.api(tenant.tokens["engineer"]) as engineer, httpx.AsyncClient() as client:
+            path = f"/v1/services/{tenant.service_id}/limits"
+            await engineer.call("PUT", path, {"max_connections": 30})
+
+            async def shown() -> list[dict[str, Any]]:
+                found = (await client.get(f"{admin}/v1/connections?limit=1000")).json()
+                assert found["meta"]["missing_workers"] == []
+                rows: list[dict[str, Any]] = found["data"]
+                return rows
+
+            async def filled() -> bool | None:
+                await load.open(40)
+                assert len(load.open_ones) <= 30
+                return len(load.open_ones) == 30 or None
+
+            await eventually(filled, "all that is allowed is open", seconds=60)
+            rows = await shown()
+            assert len(rows) == 30
+            assert {row["worker"] for row in rows} == {0, 1, 2}, "each carries some"
+            workers = (await client.get(f"{admin}/v1/edge")).json()["workers"]
+            os.kill(workers[0]["pid"], 9)
+            left = sum(row["worker"] != 0 for row in rows)
+
+            async def gone() -> bool | None:
+                return len(load.open_ones) == left or None
+
+            await eventually(gone, "the clients of the killed worker know it")
+            await eventually(filled, "what it had is free", seconds=60)
+        await load.close_all()
 
 
 async def test_a_killed_worker_of_a_node_is_started_again(

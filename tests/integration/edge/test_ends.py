@@ -209,6 +209,35 @@ async def test_a_stop_drains_and_every_connection_has_its_closed(tmp_path: Path)
         assert (await w.watermark()).data.ended
 
 
+async def test_a_drain_takes_its_spread_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn of the loop for each connection would take a millisecond each, and so longer than who
+    stops the edge waits for it."""
+    turns = 0
+    sleep = asyncio.sleep
+
+    async def counted(delay: float) -> None:
+        nonlocal turns
+        turns += 1
+        await sleep(delay)
+
+    async with world(tmp_path, close_grace=0.2) as w:
+        for _ in range(60):
+            await w.open()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        monkeypatch.setattr("handoff_edge.enforcement.asyncio.sleep", counted)
+        draining = asyncio.create_task(w.edge.enforcement.drain(grace=0, spread=0.3))
+        await until(lambda: any(o.ending_reason for o in w.edge.tunnels), "the first was told")
+        assert not all(o.ending_reason for o in w.edge.tunnels), "and the last was not"
+        await soon(draining)
+        monkeypatch.undo()
+        assert loop.time() - began >= 0.29
+        assert 2 <= turns <= 20
+        assert all(o.ending_reason for o in w.edge.tunnels)
+
+
 async def test_a_stop_gives_up_handshakes_that_are_not_in_the_journal(tmp_path: Path) -> None:
     async def never(_: bytes) -> bytes:
         await asyncio.sleep(3600)
@@ -346,6 +375,14 @@ def test_a_services_limits_reach_the_relay() -> None:
     assert limits.max_duration_ms is not None
     assert 9_000 <= limits.max_duration_ms <= 10_000
     assert relay_limits(Limits(), "svc", 5000).max_duration_ms is None
+
+
+@pytest.mark.parametrize(("pace", "share"), [(1000, 333), (3, 1), (0, 1), (None, None)])
+def test_a_services_bytes_per_second_are_divided_among_workers(
+    pace: int | None, share: int | None
+) -> None:
+    limits = relay_limits(Limits(max_bytes_per_second=pace), "svc", 5000, workers=3)
+    assert limits.bytes_per_second == share
 
 
 async def test_a_stop_has_time_for_any_drain(tmp_path: Path) -> None:

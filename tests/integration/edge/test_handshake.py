@@ -10,7 +10,7 @@ from handoff_common.events import ConnectionAccepted, Limits, RuleSnapshot, coun
 from handoff_edge.errors import STATUS
 from handoff_edge.head import HELD_MAX
 from support.edge_events import KEY, cap, customer, request_bytes, service
-from support.edge_world import Origin, agree, backend_of, parse, soon, until, world
+from support.edge_world import Origin, RawClient, agree, backend_of, parse, soon, until, world
 
 ODD = (
     b"GET /chat/a%20b;v=1?x=1&y=%0A HTTP/1.1\r\n"
@@ -244,6 +244,41 @@ async def test_a_slow_head_has_a_deadline(tmp_path: Path) -> None:
         status, headers, _ = parse(await client.rest())
         assert (status, headers["x-handoff-error"]) == (408, "head_timeout")
         assert w.origin.connections == 0
+
+
+async def test_bytes_that_trickle_in_do_not_put_the_deadline_off(tmp_path: Path) -> None:
+    async with world(tmp_path, head_timeout=0.3) as w:
+        client = await w.connect()
+        began = asyncio.get_running_loop().time()
+
+        async def trickle() -> None:
+            with contextlib.suppress(ConnectionError):
+                for byte in request_bytes(extra="X-Long: " + "x" * 10_000 + "\r\n"):
+                    await client.send(bytes([byte]))
+                    await asyncio.sleep(0.01)
+
+        trickling = asyncio.create_task(trickle())
+        head = await client.head()
+        assert parse(head)[1]["x-handoff-error"] == "head_timeout"
+        assert asyncio.get_running_loop().time() - began < 5
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+
+
+async def test_unfinished_heads_of_one_network_leave_room_for_others(tmp_path: Path) -> None:
+    async with world(tmp_path, max_heads=10, max_heads_per_network=2) as w:
+        for _ in range(2):
+            await (await w.connect()).send(b"GET")
+        await until(lambda: w.edge.state()["heads_waiting"] == 2)
+        third = await w.connect()
+        with contextlib.suppress(ConnectionError):
+            assert await third.rest() == b""
+        other = RawClient(
+            *await asyncio.open_connection("127.0.0.1", w.edge.port, local_addr=("127.0.9.1", 0))
+        )
+        await other.send(request_bytes())
+        assert (await other.head()).startswith(b"HTTP/1.1 101 ")
+        other.reset()
 
 
 async def test_unfinished_heads_are_bounded(tmp_path: Path) -> None:

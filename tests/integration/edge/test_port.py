@@ -1,13 +1,19 @@
 """The client port where the machine itself gives trouble."""
 
+import asyncio
 import errno
+import os
+import resource
 import socket
 from pathlib import Path
 from typing import Any
 
 from handoff_common.service import listen
 from handoff_edge.origin import same_host
-from support.edge_world import RawClient, until, world
+from support.counting_worker import CountingWorker
+from support.edge_events import request_bytes
+from support.edge_world import Origin, RawClient, parse, until, world
+from support.parts.waiting import eventually
 
 
 class Exhausted:
@@ -43,6 +49,44 @@ async def test_out_of_descriptors_accepting_pauses_and_goes_on(tmp_path: Path) -
         w.edge._port.open(listener)  # type: ignore[arg-type]
         await w.open()
         assert listener.asked <= 8, "it asked again at once, and so turned the loop for nothing"
+
+
+async def test_out_of_descriptors_clients_are_told_and_open_ones_go_on(tmp_path: Path) -> None:
+    async with Origin().serving() as origin:
+        worker = await CountingWorker.start(tmp_path / "0", tmp_path / "counts", origin.port)
+        clients: list[RawClient] = []
+
+        async def ask() -> bytes:
+            client = RawClient(*await asyncio.open_connection("127.0.0.1", worker.port))
+            clients.append(client)
+            await client.send(request_bytes())
+            return await client.head()
+
+        async def lets_in() -> bool | None:
+            return (await ask()).startswith(b"HTTP/1.1 101 ") or None
+
+        try:
+            assert await lets_in()
+            pid = worker.process.pid
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+            limit = next(n for n in range(1_000) if n - sum(one < n for one in taken) == 6)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+            answers = [await ask() for _ in range(12)]
+            refused = [answer for answer in answers if not answer.startswith(b"HTTP/1.1 101 ")]
+            assert 0 < len(refused) < 12, "some fit, the others do not"
+            for answer in refused:
+                status, headers, _ = parse(answer)
+                assert (status, headers["x-handoff-error"]) == (503, "busy")
+                assert headers["retry-after"]
+            await clients[0].send(b"still there")
+            assert await clients[0].exactly(11) == b"still there"
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit + 60, hard))
+            await eventually(lets_in, "clients are taken again")
+        finally:
+            for client in clients:
+                client.writer.transport.abort()
+            await worker.stop()
 
 
 async def test_a_port_can_be_closed_while_accepting_pauses(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from handoff_common.errors import SettingError
 from handoff_common.settings import load
 from handoff_edge.app import decision_app
 from handoff_edge.errors import Refusal
+from handoff_edge.metrics import STAGES
 from handoff_edge.settings import EdgeSettings
-from support.edge_events import request_bytes
-from support.edge_world import RawClient, parse, soon, world
+from handoff_relay import PythonRelay
+from support.edge_events import request_bytes, service
+from support.edge_world import RawClient, backend_of, parse, soon, until, world
 
 
 async def admin(w: Any, path: str) -> httpx.Response:
@@ -45,6 +48,76 @@ async def test_the_admin_port_says_how_the_edge_is(tmp_path: Path) -> None:
         unready = await admin(w, "/readyz")
         assert unready.status_code == 503
         assert unready.json()["reasons"] == ["configuration: none was ever seen"]
+
+
+def sample(text: str, name: str) -> float:
+    """The value of one sample, with its labels as they stand in the text; 0 where there is none."""
+    found = [line for line in text.splitlines() if line.startswith(name + " ")]
+    return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+
+async def test_a_handshake_and_an_end_are_measured(tmp_path: Path) -> None:
+    async with world(tmp_path, metrics_services=1) as w:
+        await w.tell(
+            service(
+                200,
+                service_id="small",
+                domains=("s.example.com",),
+                backends=(backend_of(w.origin),),
+            )
+        )
+        clients = [await w.open(), await w.open(), await w.open(host="s.example.com")]
+        await clients[0].send(b"\x82\x00")
+        await clients[0].exactly(2)
+        text = (await admin(w, "/metrics")).text
+        stage = "handoff_edge_handshake_stage_seconds_count"
+        for name in STAGES:
+            expected = 0 if name == "origin_tls" else 3
+            assert sample(text, f'{stage}{{stage="{name}"}}') == expected, name
+        by_service = "handoff_edge_service_connections_open"
+        assert sample(text, f'{by_service}{{service="svc"}}') == 2
+        assert sample(text, f'{by_service}{{service="other"}}') == 1
+        assert sample(text, "handoff_edge_connections_idle") == 0, "nobody was looked at yet"
+        await w.edge.checkpoints.all()
+        assert sample((await admin(w, "/metrics")).text, "handoff_edge_connections_idle") == 2
+        await clients[1].send(b"\x82\x00")
+        await clients[1].exactly(2)
+        await w.edge.checkpoints.all()
+        text = (await admin(w, "/metrics")).text
+        assert sample(text, "handoff_edge_connections_idle") == 2
+        assert sample(text, 'handoff_edge_body_bytes_total{direction="from_client"}') == 4
+        await clients[2].send(b"\x88\x82\0\0\0\0\x0f\xa1")
+        await clients[2].exactly(8)
+        clients[2].writer.close()
+        clients[0].reset()
+        await until(lambda: len(w.edge.tunnels) == 1)
+        text = (await admin(w, "/metrics")).text
+        closed = "handoff_edge_connections_closed_total"
+        assert sample(text, closed + '{close_code="other",reason="client_closed"}') == 1
+        assert sample(text, closed + '{close_code="none",reason="client_reset"}') == 1
+        assert sample(text, "handoff_edge_connections_idle") == 0
+        assert sample(text, f'{by_service}{{service="other"}}') == 0
+
+
+async def test_a_relay_that_says_what_it_holds_is_measured(tmp_path: Path) -> None:
+    class Telling(PythonRelay):
+        def buffered_bytes(self) -> int:
+            return 7
+
+    async with world(tmp_path, new_relay=Telling) as w:
+        text = (await admin(w, "/metrics")).text
+        assert sample(text, "handoff_edge_relay_buffer_bytes") == 7
+
+
+async def test_every_metric_is_documented(tmp_path: Path) -> None:
+    table = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    async with world(tmp_path) as w:
+        text = (await admin(w, "/metrics")).text
+    named = re.findall(r"^# TYPE handoff_edge_(\S+) (\S+)$", text, re.MULTILINE)
+    assert len(named) > 20
+    assert not [
+        name for name, _ in named if not name.endswith("_created") and f"`{name}`" not in table
+    ]
 
 
 async def test_the_decision_is_an_asgi_application() -> None:
@@ -87,6 +160,7 @@ async def test_an_application_that_fails_is_500(tmp_path: Path) -> None:
         ("HANDOFF_EDGE_PORT", "70000", "65535"),
         ("HANDOFF_ALLOW_PRIVATE_ORIGINS", "perhaps", "boolean"),
         ("HANDOFF_OWN_ADDRESSES", "10.0.0.0/33", "10.0.0.0/33"),
+        ("HANDOFF_PROXY_PROTOCOL_FROM", "10.0.0.0/8,lb.example.com", "lb.example.com"),
         ("HANDOFF_LOG", "redis://x", "sqlite:///"),
         ("HANDOFF_POP", "a b", "letters"),
     ],

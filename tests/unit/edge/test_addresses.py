@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handoff_edge.addresses import judge, kind_of, network_of
+from handoff_edge.addresses import judge, kind_of, network_of, within
 
 REFUSED = {
     "0.0.0.0": "unspecified",
@@ -92,3 +92,12 @@ def test_agrees_with_the_standard_library_on_ipv6(address: ipaddress.IPv6Address
 )
 def test_only_the_network_of_a_client_is_kept(address: str, network: str) -> None:
     assert network_of(address) == network
+
+
+def test_an_address_is_within_networks_of_its_own_version() -> None:
+    networks = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
+    for address in ("10.1.2.3", "::ffff:10.1.2.3", "fd00::1", "fd00::1%eth0"):
+        assert within(address, networks)
+    for address in ("11.1.2.3", "fe80::1", "::ffff:11.1.2.3", "::a01:203"):
+        assert not within(address, networks)
+    assert not within("10.1.2.3", [])

@@ -7,7 +7,7 @@ import pytest
 
 from handoff_common.events import BackendSnapshot, Limits, NameValue, RuleSnapshot
 from handoff_common.instants import to_ms
-from handoff_edge.decision import Counts, Handoff, decide
+from handoff_edge.decision import Handoff, decide
 from handoff_edge.errors import STATUS, Refusal
 from handoff_edge.head import Head
 from handoff_edge.rulebook import RuleBook
@@ -18,13 +18,11 @@ B = BackendSnapshot(name="b", address="b.test", port=443, use_ssl=True, override
 LATER = NOW + timedelta(days=1)
 
 
-def ask(
-    *events: Any, head_: Head | None = None, counts: Counts | None = None, at: Any = NOW
-) -> Handoff | Refusal:
+def ask(*events: Any, head_: Head | None = None, at: Any = NOW) -> Handoff | Refusal:
     book = RuleBook()
     for event in events:
         book.apply(event)
-    return decide(book, head_ or head(), to_ms(at), lambda _: counts or Counts())
+    return decide(book, head_ or head(), to_ms(at))
 
 
 def refused(outcome: Handoff | Refusal) -> str:
@@ -46,11 +44,9 @@ def test_the_only_backend_takes_all() -> None:
 
 def test_each_refusal_and_its_order() -> None:
     """Everything is wrong at first; each repair uncovers the next refusal."""
-    limits = Limits(max_connections=5, max_new_per_second=3)
-    off = {"websockets_enabled": False, "limits": limits, "backends": (A, B)}
+    off = {"websockets_enabled": False, "backends": (A, B)}
     on = {**off, "websockets_enabled": True}
     poor = {"account_type": "trial", "suspended": True, "contracts": ()}
-    full = Counts(open=5, recent=3)
     late = (contract(NOW),)
 
     assert refused(ask(service(1, **off), customer(), head_=head("x.test"))) == "unknown_domain"
@@ -65,11 +61,10 @@ def test_each_refusal_and_its_order() -> None:
     assert refused(ask(service(1, **on), customer(1, **poor), cap())) == "over_budget"
     assert refused(ask(service(1, **on), customer(1, **poor), cap(on=False))) == "no_rule"
     on["backends"] = (A,)
-    assert refused(ask(service(1, **on), customer(), counts=full)) == "too_many_connections"
-    some = Counts(open=4, recent=3)
-    assert refused(ask(service(1, **on), customer(), counts=some)) == "too_many_new"
-    few = Counts(open=4, recent=2)
-    assert isinstance(ask(service(1, **on), customer(), counts=few), Handoff)
+    limits = Limits(max_connections=0)
+    outcome = ask(service(1, **on, limits=limits), customer())
+    assert isinstance(outcome, Handoff), "a place is taken where places are counted"
+    assert outcome.limits == limits
 
 
 def test_an_ended_contract_refuses_without_being_told() -> None:
@@ -79,14 +74,6 @@ def test_an_ended_contract_refuses_without_being_told() -> None:
     coming = customer(1, contracts=(contract(LATER),))
     assert refused(ask(service(), coming)) == "no_contract"
     assert refused(ask(service(), customer(1, deleted_at=NOW))) == "no_contract"
-
-
-def test_over_a_limit_one_may_come_again() -> None:
-    limited = service(1, limits=Limits(max_connections=0))
-    outcome = ask(limited, customer())
-    assert isinstance(outcome, Refusal)
-    assert outcome.status == 429
-    assert outcome.retry_after
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handoff_common.events import Reason
 from handoff_common.instants import to_ms
-from handoff_edge.endings import DRAINED, Ending, verdict
+from handoff_edge.endings import DRAINED, Ending, told_by, verdict
 from handoff_edge.rulebook import RuleBook
 from support.edge_events import NOW, cap, contract, customer, service
 
@@ -26,6 +28,19 @@ def ask(*events: Any, at: Any = NOW, noticed: Any = NOW) -> Ending | None:
 def reason(*events: Any, **times: Any) -> Reason | None:
     ending = ask(*events, **times)
     return ending.reason if ending else None
+
+
+@given(st.integers(1, 10_000), st.floats(0.01, 100), st.floats(0, 200))
+def test_a_spread_tells_the_first_at_once_and_all_within_it(
+    count: int, spread: float, elapsed: float
+) -> None:
+    assert told_by(count, 0, spread) == 1, "not all at once"
+    told = told_by(count, elapsed, spread)
+    assert 1 <= told <= count
+    assert told >= min(count, count * elapsed / spread)
+    assert told_by(count, spread, spread) == count
+    assert told_by(count, elapsed, 0) == count
+    assert told_by(count, elapsed + 1, spread) >= told
 
 
 def test_an_enabled_service_with_a_contract_goes_on() -> None:

@@ -95,6 +95,24 @@ CAUSES: dict[str, Cause] = {
         "Sec-WebSocket-Key is not once there, or not 16 bytes in base64.",
         "Use a WebSocket client library; a proxy may also have dropped the header.",
     ),
+    "proxy_header_missing": Cause(
+        400,
+        "It comes from a network of HANDOFF_PROXY_PROTOCOL_FROM, and does not begin with a "
+        "PROXY protocol header.",
+        "Have the load balancer send the PROXY protocol, or take it off that setting.",
+    ),
+    "proxy_header_malformed": Cause(
+        400,
+        "Such a header is wrong, or longer than 107 bytes (v1) or 4,096 (v2).",
+        "Look at the load balancer's version of the PROXY protocol, and at what else speaks "
+        "from its network.",
+    ),
+    "proxy_header_unexpected": Cause(
+        400,
+        "A PROXY protocol header from a network that is not in HANDOFF_PROXY_PROTOCOL_FROM, "
+        "or a second one.",
+        "Name the load balancer's network there, or have it send no header (or one only).",
+    ),
     "head_timeout": Cause(
         408,
         "The head was not whole within HANDOFF_HEAD_TIMEOUT.",
@@ -170,7 +188,8 @@ CAUSES: dict[str, Cause] = {
     ),
     "busy": Cause(
         503,
-        "HANDOFF_MAX_HANDSHAKES are under way.",
+        "HANDOFF_MAX_HANDSHAKES are under way, the edge is out of descriptors, or the workers of "
+        "the node cannot count together.",
         "Connect again with back-off; an operator adds edges where it stays so.",
     ),
     "no_configuration": Cause(

@@ -29,6 +29,7 @@ from handoff_common.service import (
 from handoff_common.settings import load, shown, variable
 from handoff_common.telemetry import configure_logs, get_logger
 from handoff_edge import journals, node
+from handoff_edge.node_counts import COUNTS, NodeCounts
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import build
 
@@ -119,6 +120,10 @@ async def _edge(settings: EdgeSettings, stack: AsyncExitStack) -> Service:
     folder = settings.edge_journal or folder
     journal = await journals.open_journal(folder)
     stack.push_async_callback(journal.close)
+    counts: NodeCounts | None = None
+    if settings.edge_journal is not None:
+        counts = await asyncio.to_thread(NodeCounts, settings.data_dir / COUNTS)
+        stack.callback(counts.close)
     own = settings.model_copy(update={"data_dir": folder, "edge_journal": folder})
     service = build(
         own,
@@ -127,6 +132,7 @@ async def _edge(settings: EdgeSettings, stack: AsyncExitStack) -> Service:
         clock=clock,
         appended_at=lambda: kafka.last_append_ms,
         reuse_port=settings.edge_journal is not None,
+        shared=counts,
     )
     if settings.edge_journal is None:
 

@@ -85,6 +85,16 @@ def judge(
     return None if allow_private else kind_of(parsed)
 
 
+def within(address: str, networks: Collection[Network]) -> bool:
+    """Whether one of the networks holds the address; an IPv4 one may be mapped into IPv6."""
+    if not networks:
+        return False
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    plain = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    seen: Address = plain or parsed
+    return any(seen.version == network.version and seen in network for network in networks)
+
+
 def network_of(address: str) -> str:
     """The client network that may be kept: the /24 of an IPv4 address, the /48 of an IPv6 one."""
     parsed = ipaddress.ip_address(address.partition("%")[0])

@@ -16,9 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from handoff_common.clock import Clock
+from handoff_common.errors import ApiError
+from handoff_edge import inspection
 from handoff_edge.decision import Handoff
 from handoff_edge.errors import Refusal
 from handoff_edge.head import Head
+from handoff_edge.tunnels import Tunnels
 
 Decide = Callable[[Head], Handoff | Refusal]
 
@@ -71,8 +75,10 @@ def admin_app(
     not_ready: Callable[[], Sequence[str]],
     state: Callable[[], dict[str, Any]],
     refresh: Callable[[], None],
+    tunnels: Tunnels,
+    clock: Clock,
 ) -> Starlette:
-    """Health, metrics and the edge's state.
+    """Health, metrics, the edge's state, and its open connections.
 
     not_ready: reasons; none when ready. state: what /v1/edge answers. refresh: sets the metrics
     that are read rather than counted.
@@ -93,11 +99,27 @@ def admin_app(
     async def edge(_: Request) -> Response:
         return JSONResponse(state())
 
+    async def connections(request: Request) -> Response:
+        try:
+            found = inspection.page(tunnels, request.query_params, clock.now_ns())
+        except ApiError as error:
+            return inspection.problem(error)
+        return JSONResponse(found)
+
+    async def connection(request: Request) -> Response:
+        name = request.path_params["connection_id"]
+        try:
+            return JSONResponse(inspection.one_of(tunnels, name, clock.now_ns()))
+        except ApiError as error:
+            return inspection.problem(error)
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/edge", edge),
+            Route("/v1/connections", connections),
+            Route("/v1/connections/{connection_id}", connection),
         ]
     )

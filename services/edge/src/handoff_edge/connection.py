@@ -85,6 +85,7 @@ class Connection:
         self.service_id = service_id
         self.phase = Phase.HANDSHAKING
         self.accepted_ns = 0
+        self.facts: Facts | None = None
         self._place = place
         self._headers = Counters()
         self._seq = 0
@@ -99,6 +100,7 @@ class Connection:
         """The origin answered a valid 101. `headers`: the handshake heads so far."""
         self._move(Phase.ACCEPTED)
         self.accepted_ns = now_ns
+        self.facts = facts
         self._headers = headers
         self._month = month_of(self.accepted_ms)
         data = AcceptedData(

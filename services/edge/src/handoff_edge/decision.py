@@ -3,7 +3,6 @@
 The order of the refusals is part of the interface: the first that applies is the one told.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from handoff_common.events import BackendSnapshot, Limits, ServiceData
@@ -11,15 +10,6 @@ from handoff_common.matching import NoRoute, route
 from handoff_edge.errors import Refusal
 from handoff_edge.head import Head
 from handoff_edge.rulebook import RuleBook, entitlement
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Of one service on this node: connections open or being opened, and those begun within the
-    last second."""
-
-    open: int = 0
-    recent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +25,9 @@ class Handoff:
     limits: Limits
 
 
-def decide(
-    book: RuleBook, head: Head, now_ms: int, counts: Callable[[str], Counts]
-) -> Handoff | Refusal:
-    """What happens to the request, by the configuration in `book`.
-
-    counts: service id → what this node carries of it now.
-    """
+def decide(book: RuleBook, head: Head, now_ms: int) -> Handoff | Refusal:
+    """What happens to the request, by the configuration in `book`. The service's limits come next:
+    a place is taken where it is counted, in one step (`limits`)."""
     service = book.service_for(head.host)
     if service is None:
         return Refusal("unknown_domain", f"no service has the domain {head.host!r}")
@@ -52,8 +38,6 @@ def decide(
     found = route(service.rules, service.backends, head)
     if isinstance(found, NoRoute):
         return Refusal("no_rule", found.text)
-    if refusal := _over_limit(service.limits, counts(service.service_id)):
-        return refusal
     return Handoff(
         service_id=service.service_id,
         customer_id=service.customer_id,
@@ -77,14 +61,4 @@ def entitled(book: RuleBook, service: ServiceData, now_ms: int) -> Refusal | Non
         return Refusal("trial_account", "a trial account has no WebSockets")
     if customer.suspended:
         return Refusal("suspended", "the customer's account is suspended")
-    return None
-
-
-def _over_limit(limits: Limits, counts: Counts) -> Refusal | None:
-    if limits.max_connections is not None and counts.open >= limits.max_connections:
-        text = f"the service has {counts.open} open connections; {limits.max_connections} allowed"
-        return Refusal("too_many_connections", text, retry_after=5)
-    if limits.max_new_per_second is not None and counts.recent >= limits.max_new_per_second:
-        text = f"the service takes {limits.max_new_per_second} new connections per second"
-        return Refusal("too_many_new", text, retry_after=1)
     return None

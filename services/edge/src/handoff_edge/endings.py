@@ -79,3 +79,11 @@ def lapsed(book: RuleBook, customer_id: str, now_ms: int, noticed_ms: int) -> La
     if customer.suspended or customer.account_type == "trial":
         return Lapse(noticed_ms, "the account may not use WebSockets any more")
     return None
+
+
+def told_by(count: int, elapsed: float, spread: float) -> int:
+    """How many of `count` connections must have been told that they end, `elapsed` seconds after
+    the first was: evenly, all within `spread` seconds."""
+    if elapsed >= spread:
+        return count
+    return min(count, int(count * elapsed / spread) + 1)

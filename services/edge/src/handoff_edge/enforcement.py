@@ -11,10 +11,11 @@ from handoff_common.clock import Clock
 from handoff_common.events import CLOSE_CODES, Reason
 from handoff_common.telemetry import get_logger
 from handoff_edge.configuration import Configuration
-from handoff_edge.endings import DRAINED, Ending, lapsed, verdict
+from handoff_edge.endings import DRAINED, Ending, lapsed, told_by, verdict
 from handoff_edge.tunnels import Open, Tunnels
 
 _LOOK_SECONDS: Final = 1.0
+_TURN_SECONDS: Final = 0.02
 
 
 class Enforcement:
@@ -79,13 +80,20 @@ class Enforcement:
             return
         left = list(self._tunnels)
         self._logger.info("draining", connections=len(left))
-        for number, opened in enumerate(left):
-            _take_back(opened)
-            if self._tunnels.get(opened.connection.connection_id) is opened:
-                opened.ending_reason = DRAINED.reason
-                opened.tunnel.end(DRAINED.close_code, DRAINED.text, DRAINED.reason)
-            if number + 1 < len(left) and spread:
-                await asyncio.sleep(spread / len(left))
+        loop = asyncio.get_running_loop()
+        began, told = loop.time(), 0
+        while True:
+            upto = told_by(len(left), loop.time() - began, spread)
+            for opened in left[told:upto]:
+                _take_back(opened)
+                if self._tunnels.get(opened.connection.connection_id) is opened:
+                    opened.ending_reason = DRAINED.reason
+                    opened.tunnel.end(DRAINED.close_code, DRAINED.text, DRAINED.reason)
+            told = upto
+            if told == len(left):
+                return
+            # Not a turn for each: it takes a millisecond, and there may be tens of thousands.
+            await asyncio.sleep(max(spread / len(left), _TURN_SECONDS))
 
     def _verdict(self, service_id: str, customer_id: str) -> Ending | None:
         now_ms = self._clock.now_ms()

@@ -30,6 +30,10 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "content_length": 400,
         "transfer_encoding": 400,
         "bad_key": 400,
+        # Who the client is (proxy_header.py)
+        "proxy_header_missing": 400,
+        "proxy_header_malformed": 400,
+        "proxy_header_unexpected": 400,
         "head_timeout": 408,
         "not_an_upgrade": 426,
         "bad_websocket_version": 426,

@@ -24,7 +24,7 @@ from handoff_edge.decision import Handoff
 from handoff_edge.errors import Refusal, Refused, answer_bytes, http_answer, refused
 from handoff_edge.head import Head
 from handoff_edge.limits import ServiceCounts
-from handoff_edge.metrics import Metrics
+from handoff_edge.metrics import Metrics, Watch
 from handoff_edge.origin import Dialer
 from handoff_edge.protocol import Client
 from handoff_edge.recorder import JournalUnavailable, Recorder
@@ -138,24 +138,31 @@ class Handshake:
         started_ns = self._node.clock.now_ns()
         if self._node.draining:
             raise Refused(_DRAINING)
+        passed = Watch(self._node.metrics.stages, self._node.clock.now_ns)
         handoff = await self._decide()
-        origin = self._origin = await self._node.dialer.dial(handoff.service_id, handoff.backend)
+        passed("decide")
+        origin = self._origin = await self._node.dialer.dial(
+            handoff.service_id, handoff.backend, passed
+        )
         sent = self._head.for_origin(handoff.backend.override_host)
         answer = await self._ask(origin, sent)
+        passed("answer")
         if isinstance(answer, Declined):
             await self._pass_on(origin, answer)
             return
         if self._node.draining:
             raise Refused(_DRAINING)
         connection = self._owed = await self._accept(handoff, len(sent), answer)
+        passed("journal")
         if await self._send_101(connection, answer):
+            passed("upgrade")
             self._relay(handoff, connection, origin, answer)
             taken_ns = self._node.clock.now_ns() - started_ns
             self._node.metrics.handshake_seconds.observe(taken_ns / 1e9)
 
     async def _decide(self) -> Handoff:
-        """Ask the application. The service's place is reserved in the same breath as it decides, so
-        that two requests cannot both be the last that a limit lets in."""
+        """Ask the application, and take a place among the service's connections: the limits are
+        checked by whoever counts, so two requests cannot both be the last that one lets in."""
         status = 0
         headers: list[tuple[str, str]] = []
         body = bytearray()
@@ -167,10 +174,7 @@ class Handshake:
             nonlocal status
             kind = message["type"]
             if kind == "handoff.connect":
-                handoff: Handoff = message["handoff"]
-                self._handoff = handoff
-                now_ms = self._node.clock.now_ms()
-                self._release = self._node.counts.reserve(handoff.service_id, now_ms)
+                self._handoff = message["handoff"]
             elif kind == "websocket.http.response.start":
                 status = message["status"]
                 for name, value in message["headers"]:
@@ -179,8 +183,11 @@ class Handshake:
                 body.extend(message.get("body", b""))
 
         await self._node.app(scope_of(self._head, self._client), receive, send)
-        if self._handoff is not None:
-            return self._handoff
+        if (handoff := self._handoff) is not None:
+            self._release = self._node.counts.reserve(
+                handoff.service_id, handoff.limits, self._node.clock.now_ms()
+            )
+            return handoff
         if not status:
             raise refused("internal", "the application gave no answer")
         code = dict(headers).get("x-handoff-error", "denied")

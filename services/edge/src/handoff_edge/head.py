@@ -23,6 +23,7 @@ from handoff_common.request_head import (
     query_of,
 )
 from handoff_edge.errors import Refusal, Refused, refused
+from handoff_edge.proxy_header import SIGNATURE, begins_one
 
 HELD_MAX: Final = 64 * 1024
 """Bytes behind the head that are held while the handshake goes on."""
@@ -99,6 +100,10 @@ class HeadReader:
         searched = len(buffer)
         buffer += data
         if buffer and not TOKEN.match(buffer, 0, 1):
+            if begins_one(buffer):
+                raise _unexpected()
+            if SIGNATURE.startswith(buffer):
+                return None
             raise refused("bad_request_line", "the request line must begin with a method")
         while (at := buffer.find(b"\n", searched, self._limit)) >= 0:
             if at == 0 or buffer[at - 1] != 0x0D:
@@ -143,6 +148,8 @@ def parse(raw: bytes) -> Head:
 def _request_line(line: bytes) -> str:
     if b"\r" in line:
         raise refused("bare_cr", "the request line holds a CR without LF")
+    if begins_one(line):
+        raise _unexpected()
     parts = line.split(b" ")
     if len(parts) != 3 or not TOKEN.fullmatch(parts[0]):
         raise refused("bad_request_line", "the request line must be METHOD SP target SP HTTP/1.1")
@@ -158,6 +165,11 @@ def _request_line(line: bytes) -> str:
         text = "the target must be a path of visible ASCII characters without #"
         raise refused("bad_target", text)
     return target.decode("ascii")
+
+
+def _unexpected() -> Refused:
+    text = "a PROXY protocol header is taken from load balancers that are named; this is none"
+    return refused("proxy_header_unexpected", text)
 
 
 def read_fields(raw: bytes, offset: int, lines: list[bytes]) -> tuple[Field, ...]:

@@ -1,12 +1,79 @@
 """What the edge measures. One set per edge, on a registry of its own."""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from heapq import nlargest
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+STAGES: Final = ("head", "decide", "connect", "origin_tls", "answer", "journal", "upgrade")
+"""Of a handshake, in their order: from accept to the whole head; the decision; look-up and connect;
+TLS with the origin; its answer; `accepted` in the journal; the 101 at the client. A stage that was
+not passed is not counted."""
+
+DIRECTIONS: Final = ("from_client", "to_client", "to_origin", "from_origin")
+
+
+class Watch:
+    """Of one handshake, from now on: called with the name of each stage as it is passed."""
+
+    __slots__ = ("_last_ns", "_now_ns", "_stages")
+
+    def __init__(self, stages: Mapping[str, Histogram], now_ns: Callable[[], int]) -> None:
+        self._stages = stages
+        self._now_ns = now_ns
+        self._last_ns = now_ns()
+
+    def __call__(self, stage: str) -> None:
+        now_ns = self._now_ns()
+        self._stages[stage].observe((now_ns - self._last_ns) / 1e9)
+        self._last_ns = now_ns
+
+
+class OpenByService(Collector):
+    """Open connections of the services that have the most of them; the others are one sum.
+
+    open_: (service id, connections) of each service that has any, asked at each scrape.
+    """
+
+    def __init__(self, open_: Callable[[], Iterable[tuple[str, int]]], most: int) -> None:
+        self._open = open_
+        self._most = most
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "handoff_edge_service_connections_open",
+            "Connections open now of the services that have the most; `other`: of all others",
+            labels=["service"],
+        )
+        named, others = largest(self._open(), self._most)
+        for service, count in named.items():
+            family.add_metric([service], count)
+        family.add_metric(["other"], others)
+        yield family
+
+
+def largest(counts: Iterable[tuple[str, int]], most: int) -> tuple[dict[str, int], int]:
+    """The `most` largest, and the sum of the others. Among equals the name decides."""
+    all_ = list(counts)
+    named = dict(nlargest(most, all_, key=lambda item: (item[1], item[0])))
+    return named, sum(count for _, count in all_) - sum(named.values())
+
+
+def code_label(code: int | None) -> str:
+    """Codes of the protocol's own; what applications make up (3000 to 4999) is one label."""
+    if code is None:
+        return "none"
+    return str(code) if 1000 <= code <= 1015 else "other"
+
 
 class Metrics:
-    """Labels are bounded: codes, reasons and directions come from fixed tables."""
+    """Labels are bounded: codes, reasons and directions come from fixed tables. What a handshake or
+    an end counts is found in a dictionary: the library's own look-up costs three times as much."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -27,8 +94,13 @@ class Metrics:
         )
         self.closed = Counter(
             "handoff_edge_connections_closed",
-            "Connections closed, by reason",
-            ["reason"],
+            "Connections closed, by reason and by the close code that was said or told",
+            ["reason", "close_code"],
+            registry=registry,
+        )
+        self.idle = Gauge(
+            "handoff_edge_connections_idle",
+            "Open connections without a byte between their last two checkpoints",
             registry=registry,
         )
         self.bytes = Counter(
@@ -37,6 +109,14 @@ class Metrics:
             ["direction"],
             registry=registry,
         )
+        stages = Histogram(
+            "handoff_edge_handshake_stage_seconds",
+            "Seconds that a stage of a handshake took",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stages = {stage: stages.labels(stage) for stage in STAGES}
         self.handshake_seconds = Histogram(
             "handoff_edge_handshake_seconds",
             "From the whole head to the 101 at the client",
@@ -92,4 +172,28 @@ class Metrics:
             "handoff_edge_rulebook_age_seconds",
             "Since the rule book was last known to be current",
             registry=registry,
+        )
+        self._refused: dict[str, Counter] = {}
+        self._closed: dict[tuple[str, int | None], Counter] = {}
+        self.directions = tuple(self.bytes.labels(direction) for direction in DIRECTIONS)
+
+    def count_refused(self, code: str) -> None:
+        counter = self._refused.get(code)
+        if counter is None:
+            counter = self._refused[code] = self.refused.labels(code)
+        counter.inc()
+
+    def count_closed(self, reason: str, code: int | None) -> None:
+        if code is not None and not 1000 <= code <= 1015:
+            code = 0
+        counter = self._closed.get((reason, code))
+        if counter is None:
+            counter = self.closed.labels(reason, code_label(code))
+            self._closed[reason, code] = counter
+        counter.inc()
+
+    def relay_buffer(self) -> Gauge:
+        """For a relay that says what it holds: a gauge that is made for it alone."""
+        return Gauge(
+            "handoff_edge_relay_buffer_bytes", "Bytes that the relay holds", registry=self.registry
         )

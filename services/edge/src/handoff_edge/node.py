@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import httpx
 from starlette.applications import Starlette
@@ -23,10 +24,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from handoff_common.errors import HandoffError
+from handoff_common.errors import ApiError, HandoffError
 from handoff_common.service import listen, serving, stop_signals
 from handoff_common.telemetry import get_logger
-from handoff_edge import journals
+from handoff_edge import inspection, journals
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import stop_seconds
 
@@ -161,12 +162,37 @@ def admin_app(workers: Sequence[Worker]) -> Starlette:
         ]
         return JSONResponse({"workers": states})
 
+    async def connections(request: Request) -> Response:
+        query = dict(request.query_params)
+        answers = await _ask_all(workers, f"/v1/connections?{urlencode(query)}")
+        pages = [(w.number, a.json()) for w, a in answers if a is not None and a.status_code == 200]
+        try:
+            found = inspection.joined(pages, query)
+        except ApiError as error:
+            return inspection.problem(error)
+        found["meta"]["missing_workers"] = [w.number for w, a in answers if a is None]
+        return JSONResponse(found)
+
+    async def connection(request: Request) -> Response:
+        name = request.path_params["connection_id"]
+        answers = await _ask_all(workers, f"/v1/connections/{quote(name, safe='')}")
+        for worker, answer in answers:
+            if answer is not None and answer.status_code == 200:
+                return JSONResponse({"worker": worker.number, **answer.json()})
+        away = [worker.number for worker, answer in answers if answer is None]
+        if away:
+            detail = f"it may be at a worker that does not answer: {away}"
+            return inspection.problem(ApiError(503, "worker_away", "Cannot tell now", detail))
+        return inspection.problem(inspection.not_open(name))
+
     return Starlette(
         routes=[
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             Route("/v1/edge", edge),
+            Route("/v1/connections", connections),
+            Route("/v1/connections/{connection_id}", connection),
         ]
     )
 

@@ -5,6 +5,7 @@ failure has its own refusal code.
 """
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections import Counter, OrderedDict
@@ -148,10 +149,15 @@ class Dialer:
         self._own_networks = own_networks
         self._timeout = connect_timeout
 
-    async def dial(self, service_id: str, backend: BackendSnapshot) -> Stream:
+    async def dial(
+        self,
+        service_id: str,
+        backend: BackendSnapshot,
+        passed: Callable[[str], None] = lambda _: None,
+    ) -> Stream:
         """A connected non-blocking socket; with `use_ssl` a TLS stream behind its handshake.
 
-        Raises Refused.
+        passed: told `connect` and, with `use_ssl`, `origin_tls`. Raises Refused.
         """
         name = f"{backend.address}:{backend.port}"
         try:
@@ -161,9 +167,12 @@ class Dialer:
         except TimeoutError:
             text = f"the origin {name} could not be reached within {self._timeout} s"
             raise refused("origin_timeout", text) from None
+        passed("connect")
         if not backend.use_ssl:
             return sock
-        return await self._secure(sock, backend.address, name)
+        secured = await self._secure(sock, backend.address, name)
+        passed("origin_tls")
+        return secured
 
     def _allowed(self, name: str, found: Sequence[AddrInfo]) -> list[AddrInfo]:
         allowed: list[AddrInfo] = []
@@ -196,6 +205,9 @@ class Dialer:
         except (OSError, RuntimeError) as error:
             if sock is not None:
                 wire.close(sock)
+            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+                text = "this edge is out of descriptors"
+                raise refused("busy", text, retry_after=1) from None
             text = f"the origin {name} cannot be reached: {error}"
             raise refused("origin_unreachable", text) from None
         if own:

@@ -7,23 +7,27 @@ socket can be handed over at any moment (docs/adr/0004-raw-relay.md).
 
 import asyncio
 import errno
+import os
 import socket
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
 from handoff_common.telemetry import get_logger
 from handoff_edge import wire
-from handoff_edge.addresses import network_of
+from handoff_edge.addresses import Network, network_of, within
 from handoff_edge.errors import Refusal, Refused, answer_bytes
 from handoff_edge.head import HELD_MAX, Head, HeadReader
 from handoff_edge.limits import Admission
 from handoff_edge.metrics import Metrics
+from handoff_edge.proxy_header import SIGHT, ProxyReader
 from handoff_edge.reporter import Reporter
 
 _READ: Final = 64 * 1024
 _ACCEPTS_PER_TURN: Final = 128
 _ACCEPT_PAUSE: Final = 0.25
+_OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _SEND_SECONDS: Final = 5.0
 _POLITE_SECONDS: Final = 1.0
 _POLITE_BYTES: Final = 1024 * 1024
@@ -36,12 +40,17 @@ class Client:
 
     held: bytes behind the head that nobody has taken yet. ended: its FIN was read. gone: it reset
     the connection. on_gone: called once when that is noticed.
+    since: when it was accepted, in seconds of the monotonic clock.
+    counted: the network that it was admitted for; None while a load balancer has not named it.
     """
 
-    def __init__(self, sock: socket.socket, address: str, network: str) -> None:
+    def __init__(self, sock: socket.socket, address: str, *, proxied: bool = False) -> None:
         self.sock = sock
         self.address = address
-        self.network = network
+        self.network = network_of(address)
+        self.counted = None if proxied else self.network
+        self.since = time.monotonic()
+        self._proxy = ProxyReader() if proxied else None
         self.held = bytearray()
         self.ended = False
         self.gone = False
@@ -60,6 +69,31 @@ class Client:
             asyncio.get_running_loop().remove_reader(self.sock.fileno())
             self._watched = False
 
+    @property
+    def unidentified(self) -> bool:
+        """A load balancer has still to say who it is."""
+        return self._proxy is not None
+
+    def identify(self) -> None:
+        """Take what has come of the load balancer's header, and nothing of what is behind it, which
+        may be TLS. Raises Refused."""
+        assert self._proxy is not None
+        try:
+            seen = self.sock.recv(SIGHT, socket.MSG_PEEK)
+            taken = self._proxy.take(seen)
+            self.sock.recv(taken)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._lose()
+            return
+        if not seen:
+            self._end()
+        if self._proxy.done:
+            self.address = self._proxy.address or self.address
+            self.network = network_of(self.address)
+            self._proxy = None
+
     def read(self) -> Head | None:
         """Take what has come; the head once it is whole, once. Raises Refused."""
         size = _READ if self._reader else HELD_MAX - len(self.held)
@@ -71,9 +105,7 @@ class Client:
             self._lose()
             return None
         if not data:
-            # Watching on would turn the loop for nothing: the end of a stream is always readable.
-            self.ended = True
-            self.unwatch()
+            self._end()
             return None
         if self._reader is None:
             self._hold(data)
@@ -120,6 +152,11 @@ class Client:
         if len(self.held) >= HELD_MAX:
             self.unwatch()
 
+    def _end(self) -> None:
+        # Watching on would turn the loop for nothing: the end of a stream is always readable.
+        self.ended = True
+        self.unwatch()
+
     def _lose(self) -> None:
         self.gone = True
         self.unwatch()
@@ -132,6 +169,7 @@ class ClientPort:
     its own that is bounded by what the handshake bounds.
 
     max_handshakes: tasks at once; beyond it, clients get 503 `busy`.
+    proxies: networks whose connections begin with a header of the PROXY protocol, and no others.
     """
 
     def __init__(
@@ -143,6 +181,7 @@ class ClientPort:
         *,
         head_timeout: float,
         max_handshakes: int,
+        proxies: Collection[Network] = (),
     ) -> None:
         self._on_head = on_head
         self._admission = admission
@@ -150,11 +189,13 @@ class ClientPort:
         self._reporter = reporter
         self._head_timeout = head_timeout
         self._max_handshakes = max_handshakes
+        self._proxies = proxies
         self._logger = get_logger("edge")
         self._listener: socket.socket | None = None
         self._waiting: dict[Client, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
+        self._spare: int | None = None
 
     @property
     def port(self) -> int:
@@ -163,6 +204,7 @@ class ClientPort:
 
     def open(self, listener: socket.socket) -> None:
         self._listener = listener
+        self._keep_spare()
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
     def close(self) -> None:
@@ -173,6 +215,9 @@ class ClientPort:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
         for client in list(self._waiting):
             self._forget(client)
             client.close()
@@ -204,13 +249,48 @@ class ClientPort:
             except ConnectionError:
                 continue
             except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS and self._turn_away():
+                    continue
                 self._pause(error)
                 return
             self._admit(sock, str(address[0]))
 
+    def _turn_away(self) -> bool:
+        """Out of descriptors: give the spare one to the client that waits longest, so that it is
+        told and can go to another edge. False where somebody else took that descriptor."""
+        assert self._listener is not None
+        self._keep_spare()
+        if self._spare is None:
+            return False
+        os.close(self._spare)
+        self._spare = None
+        try:
+            sock, address = self._listener.accept()
+        except OSError:
+            self._keep_spare()
+            return False
+        refusal = Refusal("busy", "this edge is out of descriptors", retry_after=1)
+        client = Client(sock, str(address[0]))
+        self.count(refusal.code, client, detail=refusal.text)
+        sock.setblocking(False)
+        with suppress(OSError):
+            # What is unread at a close would reset the connection, and may take the answer with it.
+            sock.recv(_READ)
+        with suppress(OSError):
+            sock.send(answer_bytes(refusal))
+            sock.shutdown(socket.SHUT_WR)
+        client.close()
+        self._keep_spare()
+        return True
+
+    def _keep_spare(self) -> None:
+        if self._spare is None:
+            with suppress(OSError):
+                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
     def _pause(self, error: OSError) -> None:
-        # Out of descriptors or memory: the waiting client stays in the queue, and asking for it
-        # again at once would only turn the loop.
+        # Out of memory, or of descriptors and not even the spare one is left: the waiting client
+        # stays in the queue, and asking for it again at once would only turn the loop.
         known = errno.errorcode.get(error.errno or 0, str(error))
         self._logger.error("accept_paused", error=known, seconds=_ACCEPT_PAUSE)
         loop = asyncio.get_running_loop()
@@ -222,11 +302,11 @@ class ClientPort:
         )
 
     def _admit(self, sock: socket.socket, address: str) -> None:
-        client = Client(sock, address, network_of(address))
+        client = Client(sock, address, proxied=within(address, self._proxies))
         sock.setblocking(False)
         with suppress(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not self._admission.admit(client.network):
+        if not self._admission.admit(client.counted):
             self.count("too_many_heads", client)
             client.close()
             return
@@ -238,9 +318,10 @@ class ClientPort:
         client.watch(lambda: self._readable(client))
 
     def _readable(self, client: Client) -> None:
-        waiting = client in self._waiting
+        head: Head | None = None
         try:
-            head = client.read()
+            if not client.unidentified or self._identify(client):
+                head = client.read()
         except Refused as error:
             self._forget(client)
             self.refuse(client, error.refusal)
@@ -251,12 +332,26 @@ class ClientPort:
             self.refuse(client, Refusal("internal", "internal error"))
             return
         if head is not None:
+            self._metrics.stages["head"].observe(time.monotonic() - client.since)
             self._forget(client)
             self._begin(client, head)
-        elif waiting and (client.ended or client.gone):
+        elif client in self._waiting and (client.ended or client.gone):
             self._forget(client)
             self.count("head_incomplete", client)
             client.close()
+
+    def _identify(self, client: Client) -> bool:
+        """Whether it is known now whose connection this is, and it may go on. Raises Refused."""
+        client.identify()
+        if client.unidentified or client.ended or client.gone:
+            return False
+        if not self._admission.identify(client.network):
+            self._forget(client)
+            self.count("too_many_heads", client)
+            client.close()
+            return False
+        client.counted = client.network
+        return True
 
     def _begin(self, client: Client, head: Head) -> None:
         if len(self._tasks) >= self._max_handshakes:
@@ -291,5 +386,5 @@ class ClientPort:
         timer = self._waiting.pop(client, None)
         if timer is not None:
             timer.cancel()
-            self._admission.leave(client.network)
+            self._admission.leave(client.counted)
             self._metrics.heads.set(self._admission.waiting)

@@ -58,7 +58,7 @@ class Reporter:
 
         host: what was asked for, where that is known. owner: where it has been decided already.
         """
-        self._metrics.refused.labels(cause).inc()
+        self._metrics.count_refused(cause)
         if owner is None and host is not None:
             owner = self._owner_of(host)
         self._tally.add(self._clock.now_ms(), owner, cause)

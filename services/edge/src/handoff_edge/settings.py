@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from handoff_common.settings import Settings
+from handoff_edge.addresses import Network
 
 Region = Literal[
     "usa",
@@ -57,6 +58,11 @@ class EdgeSettings(Settings):
     own_addresses: str = Field(
         "", description="addresses and networks of the edges, comma-separated; never dialled"
     )
+    proxy_protocol_from: str = Field(
+        "",
+        description="networks of the load balancers before this edge, comma-separated; their "
+        "connections must begin with a PROXY protocol header (v1 or v2), others must not",
+    )
     extra_ca: Path | None = Field(
         None, description="PEM file with a private CA that origins may use besides the public ones"
     )
@@ -98,6 +104,11 @@ class EdgeSettings(Settings):
         60, description="between two checkpoints of a connection whose counters change"
     )
     watermark_interval: PositiveSeconds = Field(10.0, description="between two watermarks")
+    metrics_services: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        50,
+        description="services with a label of their own in the metrics: those with the most open "
+        "connections; the others are one sum",
+    )
     refusals_interval: PositiveSeconds = Field(
         3.0, description="between two reports of what was refused, where anything was"
     )
@@ -124,11 +135,10 @@ class EdgeSettings(Settings):
             raise ValueError("takes kafka://host:port[,host:port] or sqlite:///path")
         return value
 
-    @field_validator("own_addresses")
+    @field_validator("own_addresses", "proxy_protocol_from")
     @classmethod
     def _networks(cls, value: str) -> str:
-        for part in filter(None, (item.strip() for item in value.split(","))):
-            ipaddress.ip_network(part)
+        networks_of(value)
         return value
 
     @property
@@ -138,6 +148,15 @@ class EdgeSettings(Settings):
         return Path(self.log.removeprefix("sqlite:///")) if self.log else self.data_dir / "log.db"
 
     @property
-    def own_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
-        parts = filter(None, (item.strip() for item in self.own_addresses.split(",")))
-        return tuple(ipaddress.ip_network(part) for part in parts)
+    def own_networks(self) -> tuple[Network, ...]:
+        return networks_of(self.own_addresses)
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        return networks_of(self.proxy_protocol_from)
+
+
+def networks_of(value: str) -> tuple[Network, ...]:
+    """Addresses and networks, comma-separated. Raises ValueError."""
+    parts = filter(None, (item.strip() for item in value.split(",")))
+    return tuple(ipaddress.ip_network(part) for part in parts)

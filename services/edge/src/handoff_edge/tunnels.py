@@ -26,7 +26,8 @@ together."""
 @dataclass(slots=True, eq=False)
 class Open:
     """One open connection. ending: the timer of an end that is due, None where none is.
-    ending_reason: what it was set for."""
+    ending_reason: what it was set for. idle: it had no byte between its last two checkpoints.
+    changed_ns: when it was last noticed that it had one."""
 
     connection: Connection
     tunnel: Tunnel
@@ -34,6 +35,20 @@ class Open:
     metered: Counters
     ending: asyncio.TimerHandle | None = None
     ending_reason: Reason | None = None
+    idle: bool = False
+    changed_ns: int = 0
+
+    def moved(self, counters: Counters) -> bool:
+        """Whether a byte of a body went either way since the last checkpoint."""
+        delta = counters.minus(self.metered)
+        return any(
+            (
+                delta.req_body_bytes,
+                delta.resp_body_bytes,
+                delta.bereq_body_bytes,
+                delta.beresp_body_bytes,
+            )
+        )
 
     def counters(self) -> Counters:
         return self.connection.counters(self.tunnel.counters())
@@ -44,6 +59,7 @@ class Tunnels:
 
     slots: into how many equal parts connections are divided, by their id, for checkpoints.
     close_grace: seconds that peers have to finish after a Close frame.
+    workers: processes that share a service's bytes per second, each an equal part.
     """
 
     def __init__(
@@ -55,8 +71,10 @@ class Tunnels:
         *,
         slots: int = 60,
         close_grace: float = 5.0,
+        workers: int = 1,
     ) -> None:
         self._relay = relay
+        self._workers = workers
         self._close_grace_ms = max(1, int(close_grace * 1000))
         self._recorder = recorder
         self._clock = clock
@@ -64,6 +82,7 @@ class Tunnels:
         self._logger = get_logger("edge")
         self._open: dict[str, Open] = {}
         self._services: dict[tuple[str, str], dict[str, Open]] = {}
+        self._idle = 0
         self._slots: list[dict[str, Open]] = [{} for _ in range(slots)]
         self._empty = asyncio.Event()
         self._empty.set()
@@ -84,6 +103,10 @@ class Tunnels:
     def services(self) -> list[tuple[str, str]]:
         """(service id, customer id) of every service that has open connections."""
         return list(self._services)
+
+    def counts(self) -> Iterator[tuple[str, int]]:
+        """(service id, connections) of every service that has open ones."""
+        return ((service_id, len(there)) for (service_id, _), there in self._services.items())
 
     def of_service(self, service_id: str, customer_id: str) -> list[Open]:
         return list(self._services.get((service_id, customer_id), {}).values())
@@ -111,11 +134,13 @@ class Tunnels:
             to_origin=to_origin,
             to_client=to_client,
             client_eof=client_eof,
-            limits=relay_limits(limits, connection.service_id, self._close_grace_ms),
+            limits=relay_limits(
+                limits, connection.service_id, self._close_grace_ms, workers=self._workers
+            ),
             on_end=lambda end: self._ended(connection_id, end),
         )
         connection.establish()
-        opened = Open(connection, tunnel, release, Counters())
+        opened = Open(connection, tunnel, release, Counters(), changed_ns=self._clock.now_ns())
         self._open[connection_id] = opened
         self._slots[self._slot(connection_id)][connection_id] = opened
         key = (connection.service_id, connection.customer_id)
@@ -128,7 +153,10 @@ class Tunnels:
     def checkpoint(self, opened: Open) -> None:
         """Record what changed since the last checkpoint, if anything did."""
         counters = opened.counters()
-        self._meter(opened, counters)
+        moved = self._meter(opened, counters)
+        if moved:
+            opened.changed_ns = self._clock.now_ns()
+        self._set_idle(opened, idle=not moved)
         self._recorder.record(opened.connection.checkpoint(self._clock.now_ns(), counters))
 
     def month_end(self, opened: Open) -> None:
@@ -172,7 +200,8 @@ class Tunnels:
         )
         opened.release()
         self._metrics.open.set(len(self._open))
-        self._metrics.closed.labels(reason).inc()
+        self._metrics.count_closed(reason, end.close_code)
+        self._set_idle(opened, idle=False)
         self._logger.info(
             "closed",
             connection_id=connection_id,
@@ -192,22 +221,33 @@ class Tunnels:
     def _slot(self, connection_id: str) -> int:
         return zlib.crc32(connection_id.encode()) % len(self._slots)
 
-    def _meter(self, opened: Open, counters: Counters) -> None:
+    def _meter(self, opened: Open, counters: Counters) -> bool:
+        """Count what was relayed since it was last asked; whether anything was."""
         delta = counters.minus(opened.metered)
         opened.metered = counters
-        for direction, count in (
-            ("from_client", delta.req_body_bytes),
-            ("to_client", delta.resp_body_bytes),
-            ("to_origin", delta.bereq_body_bytes),
-            ("from_origin", delta.beresp_body_bytes),
-        ):
+        body = (
+            delta.req_body_bytes,
+            delta.resp_body_bytes,
+            delta.bereq_body_bytes,
+            delta.beresp_body_bytes,
+        )
+        for direction, count in zip(self._metrics.directions, body, strict=True):
             if count:
-                self._metrics.bytes.labels(direction).inc(count)
+                direction.inc(count)
+        return any(body)
+
+    def _set_idle(self, opened: Open, *, idle: bool) -> None:
+        if opened.idle is not idle:
+            opened.idle = idle
+            self._idle += 1 if idle else -1
+            self._metrics.idle.set(self._idle)
 
 
-def relay_limits(limits: Limits, service_id: str, close_grace_ms: int) -> RelayLimits:
-    """A service's limits as the relay takes them. Zero, which the relay refuses, becomes the least
-    that it takes."""
+def relay_limits(
+    limits: Limits, service_id: str, close_grace_ms: int, *, workers: int = 1
+) -> RelayLimits:
+    """A service's limits as the relay of one of `workers` takes them. Zero, which the relay
+    refuses, becomes the least that it takes."""
     longest = limits.max_duration_ms
     if longest is not None:
         longest = max(1, int(longest * (1 - _JITTER * random.random())))  # noqa: S311
@@ -216,7 +256,7 @@ def relay_limits(limits: Limits, service_id: str, close_grace_ms: int) -> RelayL
         idle_ms=max(1, limits.idle_timeout_ms),
         half_closed_ms=max(1, limits.half_closed_timeout_ms),
         max_duration_ms=longest,
-        bytes_per_second=None if pace is None else max(1, pace),
+        bytes_per_second=None if pace is None else max(1, pace // workers),
         pace_key=service_id,
         close_grace_ms=close_grace_ms,
     )

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from handoff_common.clock import Clock, SystemClock
 from handoff_common.errors import LogError, SettingError
+from handoff_common.events import Limits
 from handoff_common.log import EventLog, JournaledLog, Spool
 from handoff_common.service import Loop, Service, listen
 from handoff_common.settings import variable
@@ -23,8 +24,8 @@ from handoff_edge.errors import Refusal
 from handoff_edge.forwarder import Forwarder
 from handoff_edge.handshake import Node
 from handoff_edge.head import Head
-from handoff_edge.limits import Admission, ServiceCounts
-from handoff_edge.metrics import Metrics
+from handoff_edge.limits import Admission, ServiceCounts, Shared
+from handoff_edge.metrics import Metrics, OpenByService
 from handoff_edge.origin import Dialer, LookUp, Resolver
 from handoff_edge.protocol import ClientPort
 from handoff_edge.recorder import Recorder
@@ -48,6 +49,8 @@ _ANSWER_SECONDS = 2.0
 _REPORT_SECONDS = 2.0
 """Seconds, at a stop, for the log to take the last counts of refusals: they are not billed."""
 
+_CATCH_UP_SECONDS = 1.0
+
 _RULEBOOK = "rulebook.json"
 
 
@@ -67,6 +70,7 @@ class Edge:
         listener: socket | None,
         appended_at: Callable[[], int | None],
         reuse_port: bool,
+        shared: Shared | None,
     ) -> None:
         self._settings = settings
         self._journal: JournaledLog = journal or cast(JournaledLog, log)
@@ -78,7 +82,7 @@ class Edge:
         self.metrics = Metrics(new_registry())
         self.place = Place(self._journal.owner_id, settings.region, settings.pop)
         self.configuration = Configuration(log, clock, settings.data_dir / _RULEBOOK)
-        self.counts = ServiceCounts()
+        self.counts = ServiceCounts(shared)
         self.forwarder: Forwarder | None = None
         if journal is not None:
             self.forwarder = Forwarder(
@@ -118,7 +122,14 @@ class Edge:
             self.metrics,
             slots=settings.checkpoint_interval,
             close_grace=settings.close_grace,
+            workers=settings.edge_workers if shared is not None else 1,
         )
+        self.metrics.registry.register(
+            OpenByService(self.tunnels.counts, settings.metrics_services)
+        )
+        held = getattr(self._relay, "buffered_bytes", None)
+        if held is not None:
+            self.metrics.relay_buffer().set_function(held)
         self.checkpoints = Checkpoints(
             self.tunnels, self.recorder, clock, interval=settings.checkpoint_interval
         )
@@ -150,7 +161,14 @@ class Edge:
             }
         return Service(
             name="edge",
-            app=admin_app(self.metrics.registry, self.not_ready, self.state, self._refresh),
+            app=admin_app(
+                self.metrics.registry,
+                self.not_ready,
+                self.state,
+                self._refresh,
+                self.tunnels,
+                self._clock,
+            ),
             loops={
                 **delivering,
                 "edge-recorder": recorder.run,
@@ -159,6 +177,7 @@ class Edge:
                 "edge-checkpoints": checkpoints.run,
                 "edge-watermarks": lambda: recorder.publish_watermarks(interval),
                 "edge-enforcement": self.enforcement.run,
+                "edge-counts": self._catch_up,
                 "edge-reporter": self.reporter.run,
             },
             on_start=self.start,
@@ -239,6 +258,7 @@ class Edge:
             self.reporter,
             head_timeout=self._settings.head_timeout,
             max_handshakes=self._settings.max_handshakes,
+            proxies=self._settings.proxy_networks,
         )
 
     async def open(self) -> None:
@@ -293,17 +313,21 @@ class Edge:
         # Sockets of peers that are still sending; nothing is owed for them any more.
         await self.tunnels.close()
 
+    async def _catch_up(self) -> None:
+        """The loop that counts with the node what got a limit while it was open."""
+        while True:
+            await asyncio.sleep(_CATCH_UP_SECONDS)
+            self.counts.catch_up(self._limits_of)
+
+    def _limits_of(self, service_id: str) -> Limits | None:
+        service = self.configuration.book.service(service_id)
+        return service.limits if service else None
+
     def _decide(self, head: Head) -> Handoff | Refusal:
         if not self.configuration.seen:
             text = "this edge has not seen a configuration yet"
             return Refusal("no_configuration", text, retry_after=1)
-        now_ms = self._clock.now_ms()
-        return decide(
-            self.configuration.book,
-            head,
-            now_ms,
-            lambda service_id: self.counts.counts(service_id, now_ms),
-        )
+        return decide(self.configuration.book, head, self._clock.now_ms())
 
     def _owner_of(self, host: str) -> Owner | None:
         service = self.configuration.book.service_for(host)
@@ -342,11 +366,12 @@ def assemble(
     listener: socket | None = None,
     appended_at: Callable[[], int | None] = lambda: None,
     reuse_port: bool = False,
+    shared: Shared | None = None,
 ) -> Edge:
     """As `build`, with the parts in reach.
 
     appended_at: the log's own clock at its last acknowledgement, where it has one. reuse_port:
-    other workers share the client port.
+    other workers share the client port. shared: where the workers of the node count together.
     relay: in place of the one that the settings name. look_up: in place of the system's name
     look-up. listener: a listening socket in place of `edge_host` and `edge_port`.
     """
@@ -357,6 +382,7 @@ def assemble(
         clock=clock,
         appended_at=appended_at,
         reuse_port=reuse_port,
+        shared=shared,
         relay=relay or chosen(settings),
         look_up=look_up,
         listener=listener,
@@ -372,6 +398,7 @@ def build(
     listener: socket | None = None,
     appended_at: Callable[[], int | None] = lambda: None,
     reuse_port: bool = False,
+    shared: Shared | None = None,
 ) -> Service:
     """The edge as a service. Without a `journal`, `log` is the journal too. Opens nothing."""
     return assemble(
@@ -382,4 +409,5 @@ def build(
         listener=listener,
         appended_at=appended_at,
         reuse_port=reuse_port,
+        shared=shared,
     ).service

@@ -1,0 +1,80 @@
+"""What is measured: as a scrape reads it, and never with more labels than were meant."""
+
+from collections.abc import Mapping
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from handoff_common.telemetry import new_registry
+from handoff_edge.metrics import STAGES, Metrics, OpenByService, Watch, code_label, largest
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    text = generate_latest(metrics.registry).decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_each_stage_takes_the_time_since_the_one_before() -> None:
+    metrics = Metrics(new_registry())
+    clock = iter([0, 2_000_000, 5_000_000_000])
+    passed = Watch(metrics.stages, lambda: next(clock))
+    passed("decide")
+    passed("connect")
+    found = samples(metrics)
+    name = "handoff_edge_handshake_stage_seconds"
+    assert found[f"{name}_sum", (("stage", "decide"),)] == 0.002
+    assert found[f"{name}_sum", (("stage", "connect"),)] == 4.998
+    assert {dict(labels)["stage"] for of, labels in found if of == f"{name}_count"} == set(STAGES)
+    assert found[f"{name}_count", (("stage", "origin_tls"),)] == 0
+
+
+def test_close_codes_that_anybody_can_make_up_share_a_label() -> None:
+    assert [code_label(code) for code in (None, 1000, 1001, 1005, 1006, 1014, 1015)] == [
+        *("none", "1000", "1001", "1005", "1006", "1014", "1015")
+    ]
+    assert {code_label(code) for code in range(65_536)} <= {
+        *(str(code) for code in range(1000, 1016)),
+        "other",
+    }
+    metrics = Metrics(new_registry())
+    for code in range(3000, 5000):
+        metrics.count_closed("client_closed", code)
+    metrics.count_closed("drained", 1001)
+    found = samples(metrics)
+    name = "handoff_edge_connections_closed_total"
+    assert found[name, (("close_code", "other"), ("reason", "client_closed"))] == 2000
+    assert found[name, (("close_code", "1001"), ("reason", "drained"))] == 1
+    assert sum(1 for of, _ in found if of == name) == 2
+
+
+counts = st.dictionaries(st.text(max_size=3), st.integers(1, 9), max_size=12)
+
+
+@settings(max_examples=200)
+@given(counts, st.integers(0, 5))
+def test_services_beyond_the_largest_are_summed(open_: Mapping[str, int], most: int) -> None:
+    named, others = largest(open_.items(), most)
+    assert len(named) == min(most, len(open_))
+    assert sum(named.values()) + others == sum(open_.values())
+    assert all(open_[service] == count for service, count in named.items())
+    left = [count for service, count in open_.items() if service not in named]
+    assert not left or not named or max(left) <= min(named.values())
+    again, _ = largest(reversed(list(open_.items())), most)
+    assert again == named, "it does not depend on the order"
+
+
+def test_open_connections_by_service_are_bounded() -> None:
+    metrics = Metrics(new_registry())
+    open_ = {f"s{n}": n + 1 for n in range(100)}
+    metrics.registry.register(OpenByService(lambda: open_.items(), 3))
+    found = samples(metrics)
+    name = "handoff_edge_service_connections_open"
+    assert {
+        dict(labels)["service"]: value for (of, labels), value in found.items() if of == name
+    } == {"s99": 100, "s98": 99, "s97": 98, "other": sum(range(1, 98))}
