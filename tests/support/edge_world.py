@@ -203,11 +203,11 @@ class World:
         self.edge = edge
         self.log = log
         self.origin = origin
-        self._clients: list[RawClient] = []
+        self.clients: list[RawClient] = []
 
     async def connect(self) -> RawClient:
         client = RawClient(*await asyncio.open_connection("127.0.0.1", self.edge.port))
-        self._clients.append(client)
+        self.clients.append(client)
         return client
 
     async def ask(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -251,7 +251,7 @@ class World:
         return found[-1]
 
     def closed(self) -> None:
-        for client in self._clients:
+        for client in self.clients:
             client.writer.transport.abort()
 
 

@@ -185,7 +185,7 @@ async def node_of(folder: Path, workers: int) -> AsyncIterator[tuple[ASGIApp, li
             stack.callback(admin.close)
             await stack.enter_async_context(serving(w.edge.service.app, admin))
             worlds.append(w)
-            worker = Worker(number, folder / str(number), 0, folder)
+            worker = Worker(number, folder / str(number), 0, 0, folder)
             worker._admin = folder / f"{number}.sock"
             there.append(worker)
         yield node.admin_app(there), worlds
@@ -211,9 +211,9 @@ async def test_a_node_shows_what_all_its_workers_have(tmp_path: Path) -> None:
 async def test_a_worker_that_does_not_answer_is_named(tmp_path: Path) -> None:
     async with node_of(tmp_path, 1) as (_, worlds):
         await worlds[0].open()
-        worker = Worker(0, tmp_path, 0, tmp_path)
+        worker = Worker(0, tmp_path, 0, 0, tmp_path)
         worker._admin = tmp_path / "0.sock"
-        gone = Worker(5, tmp_path, 0, tmp_path)
+        gone = Worker(5, tmp_path, 0, 0, tmp_path)
         app = node.admin_app([worker, gone])
         found = await listed(app)
         assert len(found["data"]) == 1

@@ -18,7 +18,6 @@ from handoff_edge.app import decision_app
 from handoff_edge.errors import Refusal
 from handoff_edge.metrics import STAGES
 from handoff_edge.settings import EdgeSettings
-from handoff_relay import PythonRelay
 from support.edge_events import request_bytes, service
 from support.edge_world import RawClient, backend_of, parse, soon, until, world
 
@@ -99,14 +98,22 @@ async def test_a_handshake_and_an_end_are_measured(tmp_path: Path) -> None:
         assert sample(text, f'{by_service}{{service="other"}}') == 0
 
 
-async def test_a_relay_that_says_what_it_holds_is_measured(tmp_path: Path) -> None:
-    class Telling(PythonRelay):
-        def buffered_bytes(self) -> int:
-            return 7
+async def test_what_the_relay_holds_is_measured(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        client = await w.open()
+        flood = asyncio.create_task(client.send(bytes(1 << 24)))
 
-    async with world(tmp_path, new_relay=Telling) as w:
-        text = (await admin(w, "/metrics")).text
-        assert sample(text, "handoff_edge_relay_buffer_bytes") == 7
+        async def held() -> float | None:
+            return sample((await admin(w, "/metrics")).text, "handoff_edge_relay_buffer_bytes")
+
+        # The origin echoes, and this client reads nothing.
+        async with asyncio.timeout(15):
+            while not await held():
+                await asyncio.sleep(0.01)
+        flood.cancel()
+        client.reset()
+        await until(lambda: not len(w.edge.tunnels))
+        assert await held() == 0
 
 
 async def test_every_metric_is_documented(tmp_path: Path) -> None:
@@ -129,8 +136,12 @@ async def test_the_decision_is_an_asgi_application() -> None:
     async def receive() -> Any:
         return {"type": "websocket.connect"}
 
-    app = decision_app(lambda head: Refusal("too_many_new", f"{head} is too much", retry_after=3))
-    scope = {"type": "websocket", "path": "/a\nb", "extensions": {"handoff": {"head": "it"}}}
+    def decide(head: object, server_name: str | None) -> Refusal:
+        return Refusal("too_many_new", f"{head} is too much", retry_after=3)
+
+    app = decision_app(decide)
+    extension = {"head": "it", "server_name": None}
+    scope = {"type": "websocket", "path": "/a\nb", "extensions": {"handoff": extension}}
     await app(scope, receive, send)
     start, body = said
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 429)

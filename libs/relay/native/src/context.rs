@@ -70,6 +70,8 @@ impl About {
 
 pub struct Context {
     pub now_ns: i64,
+    /// Bytes that wait to be sent, of all tunnels.
+    pub held: usize,
     /// One for all: what is received is sent on at once, and an idle tunnel holds none.
     pub buffer: Box<[u8]>,
     /// TLS records on their way into a session.
@@ -92,6 +94,7 @@ impl Context {
     pub fn new(epoll: OwnedFd, tick_ns: i64, now_ns: i64) -> Context {
         Context {
             now_ns,
+            held: 0,
             buffer: vec![0; IN_FLIGHT_MAX].into_boxed_slice(),
             scratch: vec![0; RECORDS].into_boxed_slice(),
             wheel: Wheel::new(tick_ns),

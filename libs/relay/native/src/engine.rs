@@ -141,6 +141,8 @@ impl Engine {
             self.context.leave_pace(pace);
         }
         self.context.again.retain(|&(again, _)| again != key);
+        let (to_client, to_origin) = tunnel.shared.held();
+        self.context.held -= (to_client + to_origin) as usize;
         self.news.ends.push(tunnel.conclude());
         tunnel.release(&mut self.context, cut);
     }
@@ -251,6 +253,7 @@ impl Engine {
     }
 
     fn report(&mut self) {
+        self.port.held.store(self.context.held, Ordering::Relaxed);
         let idle = self.tunnels.is_empty() && self.context.lingering.is_empty();
         let idle_now = idle && !self.port.idle.swap(idle, Ordering::AcqRel);
         if !idle {

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::event::EventfdFlags;
@@ -73,8 +73,9 @@ impl Shared {
         (self.held[0].load(Ordering::Relaxed), self.held[1].load(Ordering::Relaxed))
     }
 
-    pub fn set_held(&self, side: usize, held: usize) {
-        self.held[side].store(held as u32, Ordering::Relaxed);
+    /// What was held before.
+    pub fn set_held(&self, side: usize, held: usize) -> usize {
+        self.held[side].swap(held as u32, Ordering::Relaxed) as usize
     }
 }
 
@@ -170,6 +171,8 @@ pub struct Port {
     pub orders: OwnedFd,
     /// Rung for the callers.
     pub bell: OwnedFd,
+    /// Bytes that wait in the relay, of all tunnels.
+    pub held: AtomicUsize,
     /// No tunnel and no socket is left.
     pub idle: AtomicBool,
     /// The thread is gone.
@@ -186,6 +189,7 @@ impl Port {
             clock,
             orders: rustix::event::eventfd(0, flags)?,
             bell: rustix::event::eventfd(0, flags)?,
+            held: AtomicUsize::new(0),
             idle: AtomicBool::new(true),
             gone: AtomicBool::new(false),
         })

@@ -56,6 +56,12 @@ impl Core {
         lock(&self.on_end).len()
     }
 
+    /// Bytes that wait in the relay, of all tunnels.
+    #[getter]
+    fn held(&self) -> PyResult<usize> {
+        Ok(self.port()?.held.load(Ordering::Relaxed))
+    }
+
     /// No tunnel and no socket is left.
     #[getter]
     fn idle(&self) -> PyResult<bool> {

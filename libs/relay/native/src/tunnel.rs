@@ -570,7 +570,7 @@ impl Tunnel {
         }
         if pipe.held > 0 {
             other.pipe = Some(Box::new(pipe));
-            self.shared.set_held(1 - at, other.held());
+            settle(context, other, &self.shared, 1 - at);
             self.attend(context, 1 - at);
         } else {
             context.give_pipe(pipe);
@@ -642,7 +642,7 @@ impl Tunnel {
                     let data = data[count..].to_vec();
                     side.queue = Some(Box::new(Queue { data, at: 0, own: 0 }));
                 }
-                settle(side, &self.shared, at);
+                settle(context, side, &self.shared, at);
                 if side.pending() {
                     self.attend(context, at);
                 }
@@ -696,7 +696,7 @@ impl Tunnel {
                 tls.flush()?;
             }
         }
-        settle(side, &self.shared, at);
+        settle(context, side, &self.shared, at);
         Ok(())
     }
 
@@ -740,6 +740,7 @@ impl Tunnel {
         if tls {
             // It takes nothing more either: TLS has no half-close.
             side.give_up();
+            settle(context, side, &self.shared, at);
         }
         self.note(closed_cause(at), peer(at), !tls);
         self.half_close(context);
@@ -749,6 +750,7 @@ impl Tunnel {
     fn lost(&mut self, context: &mut Context, at: usize, error: &io::Error) {
         let side = &mut self.sides[at];
         side.give_up();
+        settle(context, side, &self.shared, at);
         if error.kind() == io::ErrorKind::InvalidData {
             // A broken TLS layer reads no more either.
             side.eof = true;
@@ -791,7 +793,7 @@ impl Tunnel {
 }
 
 /// What TLS holds is sent once the kernel has all of it; say what is held.
-fn settle(side: &mut Side, shared: &Shared, at: usize) {
+fn settle(context: &mut Context, side: &mut Side, shared: &Shared, at: usize) {
     if side.in_tls > 0 {
         if let Stream::Tls(tls) = &side.stream {
             if !tls.conn.wants_write() {
@@ -800,7 +802,8 @@ fn settle(side: &mut Side, shared: &Shared, at: usize) {
             }
         }
     }
-    shared.set_held(at, side.held());
+    let held = side.held();
+    context.held = context.held + held - shared.set_held(at, held);
 }
 
 /// How the wheel knows a tunnel.

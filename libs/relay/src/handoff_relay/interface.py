@@ -154,6 +154,9 @@ class Relay(Protocol):
     def open_tunnels(self) -> int:
         """Tunnels started whose end has not been reported yet."""
 
+    def buffered_bytes(self) -> int:
+        """Bytes that wait in the relay for a peer to take them, of all tunnels."""
+
     def start(
         self,
         client_sock: Stream,

@@ -75,6 +75,9 @@ class NativeRelay:
     def open_tunnels(self) -> int:
         return self._core.open_tunnels if self._core is not None else 0
 
+    def buffered_bytes(self) -> int:
+        return self._core.held if self._core is not None else 0
+
     def start(
         self,
         client_sock: Stream,

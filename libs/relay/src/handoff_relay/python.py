@@ -59,6 +59,16 @@ class PythonRelay:
     def open_tunnels(self) -> int:
         return len(self._engine.tunnels) if self._engine is not None else 0
 
+    def buffered_bytes(self) -> int:
+        tunnels = self._engine.tunnels if self._engine is not None else ()
+        return sum(
+            len(side.queue)
+            for tunnel in tunnels
+            if tunnel.final is None
+            for side in (tunnel.client, tunnel.origin)
+            if side.queue is not None
+        )
+
     def start(
         self,
         client_sock: Stream,

@@ -24,7 +24,8 @@ from handoff_edge.errors import Refusal
 from handoff_edge.head import Head
 from handoff_edge.tunnels import Tunnels
 
-Decide = Callable[[Head], Handoff | Refusal]
+Decide = Callable[[Head, str | None], Handoff | Refusal]
+"""From a head, and the name that the client asked for by TLS."""
 
 
 class Decision:
@@ -34,7 +35,8 @@ class Decision:
         self._decide = decide
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outcome = self._decide(scope["extensions"]["handoff"]["head"])
+        extension = scope["extensions"]["handoff"]
+        outcome = self._decide(extension["head"], extension["server_name"])
         if isinstance(outcome, Handoff):
             await send({"type": "handoff.connect", "handoff": outcome})
             return

@@ -25,12 +25,22 @@ class Handoff:
     limits: Limits
 
 
-def decide(book: RuleBook, head: Head, now_ms: int) -> Handoff | Refusal:
+def decide(
+    book: RuleBook, head: Head, now_ms: int, server_name: str | None = None
+) -> Handoff | Refusal:
     """What happens to the request, by the configuration in `book`. The service's limits come next:
     a place is taken where it is counted, in one step (`limits`)."""
     service = book.service_for(head.host)
     if service is None:
         return Refusal("unknown_domain", f"no service has the domain {head.host!r}")
+    if server_name is not None:
+        # One connection speaks for one customer: a name that is nobody's here is a load balancer's.
+        named = book.service_for(server_name.lower().rstrip("."))
+        if named is not None and named.customer_id != service.customer_id:
+            text = (
+                f"the TLS name {server_name!r} is another customer's than the domain {head.host!r}"
+            )
+            return Refusal("tls_name_mismatch", text)
     if refusal := entitled(book, service, now_ms):
         return refusal
     if book.cap(service.customer_id) is not None:

@@ -40,6 +40,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "head_too_large": 431,
         # The decision (decision.py)
         "unknown_domain": 421,
+        "tls_name_mismatch": 421,
         "not_enabled": 403,
         "no_contract": 403,
         "trial_account": 403,

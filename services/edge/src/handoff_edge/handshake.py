@@ -264,6 +264,7 @@ class Handshake:
                 service_version=handoff.service_version,
                 subprotocol=answer.subprotocol,
                 client_network=self._client.network,
+                tls=self._client.tls,
             ),
         )
         try:
@@ -388,7 +389,7 @@ def scope_of(head: Head, client: Client) -> dict[str, Any]:
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.5"},
         "http_version": "1.1",
-        "scheme": "ws",
+        "scheme": "wss" if client.tls else "ws",
         "path": unquote(head.path),
         "raw_path": head.path.encode("ascii"),
         "root_path": "",
@@ -400,5 +401,8 @@ def scope_of(head: Head, client: Client) -> dict[str, Any]:
         "server": None,
         "subprotocols": list(head.subprotocols),
         "state": {},
-        "extensions": {"websocket.http.response": {}, "handoff": {"head": head}},
+        "extensions": {
+            "websocket.http.response": {},
+            "handoff": {"head": head, "server_name": client.server_name},
+        },
     }

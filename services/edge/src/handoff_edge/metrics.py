@@ -168,6 +168,16 @@ class Metrics:
             "Connections of a former process that were closed at start",
             registry=registry,
         )
+        self.relay_buffer = Gauge(
+            "handoff_edge_relay_buffer_bytes",
+            "Bytes that wait in the relay for a peer to take them",
+            registry=registry,
+        )
+        self.certificate_ends = Gauge(
+            "handoff_edge_certificate_not_after_seconds",
+            "When the first served certificate ends, in seconds since 1970; 0: none is served",
+            registry=registry,
+        )
         self.rulebook_age = Gauge(
             "handoff_edge_rulebook_age_seconds",
             "Since the rule book was last known to be current",
@@ -191,9 +201,3 @@ class Metrics:
             counter = self.closed.labels(reason, code_label(code))
             self._closed[reason, code] = counter
         counter.inc()
-
-    def relay_buffer(self) -> Gauge:
-        """For a relay that says what it holds: a gauge that is made for it alone."""
-        return Gauge(
-            "handoff_edge_relay_buffer_bytes", "Bytes that the relay holds", registry=self.registry
-        )

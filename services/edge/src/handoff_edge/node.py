@@ -26,6 +26,7 @@ from starlette.routing import Route
 
 from handoff_common.errors import ApiError, HandoffError
 from handoff_common.service import listen, serving, stop_signals
+from handoff_common.settings import variable
 from handoff_common.telemetry import get_logger
 from handoff_edge import inspection, journals
 from handoff_edge.settings import EdgeSettings
@@ -41,10 +42,11 @@ _SAMPLE = re.compile(r"^([A-Za-z_:][A-Za-z0-9_:]*)(?:\{(.*)\})? (.+)$")
 class Worker:
     """One worker's process, as often as it must be started."""
 
-    def __init__(self, number: int, folder: Path, port: int, sockets: Path) -> None:
+    def __init__(self, number: int, folder: Path, port: int, tls_port: int, sockets: Path) -> None:
         self.number = number
         self.folder = folder
         self._port = port
+        self._tls_port = tls_port
         # Not in the folder: the path of a socket has little more than a hundred bytes.
         self._admin = sockets / str(number)
         self._process: asyncio.subprocess.Process | None = None
@@ -71,6 +73,7 @@ class Worker:
                     "HANDOFF_EDGE_JOURNAL": str(self.folder),
                     "HANDOFF_EDGE_ADMIN_SOCKET": str(self._admin),
                     "HANDOFF_EDGE_PORT": str(self._port),
+                    "HANDOFF_EDGE_TLS_PORT": str(self._tls_port),
                 },
                 stdin=asyncio.subprocess.PIPE,
             )
@@ -105,10 +108,14 @@ class Worker:
 async def serve(settings: EdgeSettings) -> None:
     """Until a signal. Raises HandoffError where the ports cannot be had."""
     sockets = Path(tempfile.mkdtemp(prefix="handoff-"))
-    reserved = _reserve(settings.edge_host, settings.edge_port)
-    port = int(reserved.getsockname()[1])
+    reserved = _reserve(settings.edge_host, settings.edge_port, "edge_port")
+    port, tls_port = int(reserved.getsockname()[1]), settings.edge_tls_port
+    tls_reserved: socket.socket | None = None
+    if settings.tls_certificates is not None:
+        tls_reserved = _reserve(settings.edge_host, tls_port, "edge_tls_port")
+        tls_port = int(tls_reserved.getsockname()[1])
     workers = [
-        Worker(number, folder, port, sockets)
+        Worker(number, folder, port, tls_port, sockets)
         for number, folder in enumerate(journals.wanted(settings.data_dir, settings.edge_workers))
     ]
     tasks = [asyncio.create_task(worker.run(), name="worker") for worker in workers]
@@ -117,7 +124,11 @@ async def serve(settings: EdgeSettings) -> None:
     try:
         async with stop_signals() as stop, serving(admin_app(workers), admin):
             get_logger("node").info(
-                "listening", port=port, admin_port=admin.getsockname()[1], workers=len(workers)
+                "listening",
+                port=port,
+                tls_port=tls_port if tls_reserved else None,
+                admin_port=admin.getsockname()[1],
+                workers=len(workers),
             )
             await stop.wait()
             for task in tasks:
@@ -129,6 +140,8 @@ async def serve(settings: EdgeSettings) -> None:
             if worker.pid is not None and worker._process and worker._process.returncode is None:
                 worker._process.kill()
         reserved.close()
+        if tls_reserved is not None:
+            tls_reserved.close()
         admin.close()
         shutil.rmtree(sockets, ignore_errors=True)
 
@@ -240,7 +253,7 @@ async def _adopt(own: Sequence[Path]) -> None:
         raise
 
 
-def _reserve(host: str, port: int) -> socket.socket:
+def _reserve(host: str, port: int, name: str) -> socket.socket:
     """Bound and not listening: the port is this node's, and no client is sent here."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     reserved = socket.socket(family, socket.SOCK_STREAM)
@@ -250,5 +263,5 @@ def _reserve(host: str, port: int) -> socket.socket:
         reserved.bind((host, port))
     except OSError as error:
         reserved.close()
-        raise HandoffError(f"HANDOFF_EDGE_PORT = {port}: {error.strerror}") from None
+        raise HandoffError(f"{variable(name)} = {port}: {error.strerror}") from None
     return reserved

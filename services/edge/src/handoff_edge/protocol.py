@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
@@ -23,6 +24,7 @@ from handoff_edge.limits import Admission
 from handoff_edge.metrics import Metrics
 from handoff_edge.proxy_header import SIGHT, ProxyReader
 from handoff_edge.reporter import Reporter
+from handoff_relay import ServerTls, Stream, TlsStream
 
 _READ: Final = 64 * 1024
 _ACCEPTS_PER_TURN: Final = 128
@@ -42,10 +44,15 @@ class Client:
     the connection. on_gone: called once when that is noticed.
     since: when it was accepted, in seconds of the monotonic clock.
     counted: the network that it was admitted for; None while a load balancer has not named it.
+    sock: what is spoken with it by: the accepted socket, or TLS over it. tls: whether that is so.
+    server_name: the name that it asked for by TLS.
     """
 
     def __init__(self, sock: socket.socket, address: str, *, proxied: bool = False) -> None:
-        self.sock = sock
+        self._accepted = sock
+        self.sock: Stream = sock
+        self.server_name: str | None = None
+        self._shaking: TlsStream | None = None
         self.address = address
         self.network = network_of(address)
         self.counted = None if proxied else self.network
@@ -79,9 +86,9 @@ class Client:
         may be TLS. Raises Refused."""
         assert self._proxy is not None
         try:
-            seen = self.sock.recv(SIGHT, socket.MSG_PEEK)
+            seen = self._accepted.recv(SIGHT, socket.MSG_PEEK)
             taken = self._proxy.take(seen)
-            self.sock.recv(taken)
+            self._accepted.recv(taken)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -94,12 +101,38 @@ class Client:
             self.network = network_of(self.address)
             self._proxy = None
 
+    @property
+    def tls(self) -> bool:
+        return self.sock is not self._accepted
+
+    @property
+    def shaking(self) -> bool:
+        """Its TLS handshake goes on."""
+        return self._shaking is not None
+
+    def secure(self, tls: ServerTls) -> None:
+        """Speak TLS with it from here on."""
+        self._shaking = self.sock = tls.wrap(self._accepted)
+
+    def shake_hands(self) -> None:
+        """A step of the TLS handshake. Raises OSError where it fails."""
+        assert self._shaking is not None
+        try:
+            self._shaking.do_handshake()
+        except ssl.SSLWantReadError:
+            return
+        except ssl.SSLWantWriteError:
+            # A client that takes not even so much is looked at again when it sends something.
+            return
+        self.server_name = self._shaking.server_name
+        self._shaking = None
+
     def read(self) -> Head | None:
         """Take what has come; the head once it is whole, once. Raises Refused."""
         size = _READ if self._reader else HELD_MAX - len(self.held)
         try:
             data = self.sock.recv(size)
-        except (BlockingIOError, InterruptedError):
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError:
             self._lose()
@@ -118,7 +151,7 @@ class Client:
         self._hold(rest)
         return head
 
-    def take(self) -> socket.socket:
+    def take(self) -> Stream:
         """The socket, which no event loop has any more; it is the caller's."""
         self.unwatch()
         self._taken = True
@@ -170,6 +203,7 @@ class ClientPort:
 
     max_handshakes: tasks at once; beyond it, clients get 503 `busy`.
     proxies: networks whose connections begin with a header of the PROXY protocol, and no others.
+    tls: gives what clients are spoken with by; None: a port without TLS.
     """
 
     def __init__(
@@ -182,6 +216,7 @@ class ClientPort:
         head_timeout: float,
         max_handshakes: int,
         proxies: Collection[Network] = (),
+        tls: Callable[[], ServerTls] | None = None,
     ) -> None:
         self._on_head = on_head
         self._admission = admission
@@ -190,6 +225,7 @@ class ClientPort:
         self._head_timeout = head_timeout
         self._max_handshakes = max_handshakes
         self._proxies = proxies
+        self._tls = tls
         self._logger = get_logger("edge")
         self._listener: socket.socket | None = None
         self._waiting: dict[Client, asyncio.TimerHandle] = {}
@@ -277,7 +313,9 @@ class ClientPort:
             # What is unread at a close would reset the connection, and may take the answer with it.
             sock.recv(_READ)
         with suppress(OSError):
-            sock.send(answer_bytes(refusal))
+            # A client that expects TLS would not understand it.
+            if self._tls is None:
+                sock.send(answer_bytes(refusal))
             sock.shutdown(socket.SHUT_WR)
         client.close()
         self._keep_spare()
@@ -320,7 +358,7 @@ class ClientPort:
     def _readable(self, client: Client) -> None:
         head: Head | None = None
         try:
-            if not client.unidentified or self._identify(client):
+            if (not client.unidentified or self._identify(client)) and self._secured(client):
                 head = client.read()
         except Refused as error:
             self._forget(client)
@@ -353,6 +391,24 @@ class ClientPort:
         client.counted = client.network
         return True
 
+    def _secured(self, client: Client) -> bool:
+        """Whether its TLS handshake is done, where there is to be one."""
+        if self._tls is None:
+            return True
+        if not client.tls:
+            client.secure(self._tls())
+        if not client.shaking:
+            return True
+        try:
+            client.shake_hands()
+        except OSError as error:
+            # Nothing can be said to it that it would understand; TLS has sent its alert.
+            self._forget(client)
+            self.count("tls_failed", client, detail=str(error))
+            client.close()
+            return False
+        return not client.shaking
+
     def _begin(self, client: Client, head: Head) -> None:
         if len(self._tasks) >= self._max_handshakes:
             text = f"{self._max_handshakes} handshakes are under way"
@@ -362,6 +418,10 @@ class ClientPort:
 
     def _head_late(self, client: Client) -> None:
         self._forget(client)
+        if self._tls is not None and (client.shaking or not client.tls):
+            self.count("tls_timeout", client)
+            client.close()
+            return
         text = f"the request head was not whole after {self._head_timeout} s"
         self.refuse(client, Refusal("head_timeout", text))
 

@@ -50,6 +50,17 @@ class EdgeSettings(Settings):
     )
     edge_host: str = Field("0.0.0.0", description="address that clients connect to")  # noqa: S104
     edge_port: Port = Field(8080, description="port that clients connect to; 0 takes a free one")
+    edge_tls_port: Port = Field(
+        8443, description="the same with TLS, where there are certificates; 0 takes a free one"
+    )
+    tls_certificates: Path | None = Field(
+        None,
+        description="folder of the certificates that clients are served with: NAME.crt or "
+        "NAME.pem, and NAME.key, in it or one folder below; none: no TLS port",
+    )
+    tls_interval: PositiveSeconds = Field(
+        10.0, description="between two looks whether the certificates have changed"
+    )
     edge_admin_host: str = Field("127.0.0.1", description="address of health and metrics")
     edge_admin_port: Port = Field(8081, description="port of health and metrics")
     allow_private_origins: bool = Field(

@@ -14,6 +14,7 @@ from handoff_common.service import Loop, Service, listen
 from handoff_common.settings import variable
 from handoff_common.telemetry import get_logger, new_registry
 from handoff_edge.app import admin_app, decision_app
+from handoff_edge.certificates import BadCertificate, Certificates
 from handoff_edge.checkpoints import Checkpoints
 from handoff_edge.configuration import Configuration
 from handoff_edge.connection import Place
@@ -34,7 +35,7 @@ from handoff_edge.refusals import Owner
 from handoff_edge.reporter import Reporter
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.tunnels import Tunnels
-from handoff_relay import IMPLEMENTATIONS, Implementation, active
+from handoff_relay import IMPLEMENTATIONS, Implementation, ServerTls, active
 
 _CLOSE_MARGIN = 2.0
 """Seconds that an orderly end may take beyond the peers' grace."""
@@ -112,6 +113,14 @@ class Edge:
             timeout=settings.journal_timeout,
         )
         self._tls = relay.tls
+        self.certificates: Certificates | None = None
+        if settings.tls_certificates is not None:
+            self.certificates = Certificates(
+                settings.tls_certificates,
+                relay.tls.server,
+                self.metrics,
+                interval=settings.tls_interval,
+            )
         # The system's own time costs a relay nothing; another is carried to it.
         time_ns = None if isinstance(clock, SystemClock) else clock.now_ns
         self._relay = relay.relay(time_ns=time_ns)
@@ -127,9 +136,7 @@ class Edge:
         self.metrics.registry.register(
             OpenByService(self.tunnels.counts, settings.metrics_services)
         )
-        held = getattr(self._relay, "buffered_bytes", None)
-        if held is not None:
-            self.metrics.relay_buffer().set_function(held)
+        self.metrics.relay_buffer.set_function(self._relay.buffered_bytes)
         self.checkpoints = Checkpoints(
             self.tunnels, self.recorder, clock, interval=settings.checkpoint_interval
         )
@@ -146,6 +153,7 @@ class Edge:
         )
         self._node: Node | None = None
         self._port: ClientPort | None = None
+        self._tls_port: ClientPort | None = None
 
     @property
     def service(self) -> Service:
@@ -176,6 +184,7 @@ class Edge:
                 "edge-rulebook-keeper": self.configuration.keep,
                 "edge-checkpoints": checkpoints.run,
                 "edge-watermarks": lambda: recorder.publish_watermarks(interval),
+                **({"edge-certificates": self.certificates.run} if self.certificates else {}),
                 "edge-enforcement": self.enforcement.run,
                 "edge-counts": self._catch_up,
                 "edge-reporter": self.reporter.run,
@@ -191,6 +200,11 @@ class Edge:
     def port(self) -> int:
         """Where clients connect; 0 before `open`."""
         return self._port.port if self._port else 0
+
+    @property
+    def tls_port(self) -> int:
+        """The same with TLS; 0 before `open`, and where there is none."""
+        return self._tls_port.port if self._tls_port else 0
 
     def not_ready(self) -> list[str]:
         reasons = list(self.recorder.problems)
@@ -238,7 +252,7 @@ class Edge:
                 self._resolver,
                 tls,
                 allow_private=self._settings.allow_private_origins,
-                own_ports=lambda: (self.port,),
+                own_ports=lambda: (self.port, self.tls_port),
                 own_networks=self._settings.own_networks,
                 connect_timeout=self._settings.connect_timeout,
             ),
@@ -251,7 +265,17 @@ class Edge:
             reporter=self.reporter,
             answer_timeout=self._settings.answer_timeout,
         )
-        self._port = ClientPort(
+        self._port = self._new_port(None)
+        if self.certificates is not None:
+            try:
+                self.certificates.load()
+            except BadCertificate as error:
+                raise SettingError(f"{variable('tls_certificates')}: {error}") from None
+            self._tls_port = self._new_port(self.certificates.now)
+
+    def _new_port(self, tls: Callable[[], ServerTls] | None) -> ClientPort:
+        assert self._node is not None
+        return ClientPort(
             self._node.on_head,
             self._admission,
             self.metrics,
@@ -259,26 +283,33 @@ class Edge:
             head_timeout=self._settings.head_timeout,
             max_handshakes=self._settings.max_handshakes,
             proxies=self._settings.proxy_networks,
+            tls=tls,
         )
 
     async def open(self) -> None:
         """Take clients. Raises SettingError where the port is not free."""
         assert self._port is not None
-        host, port = self._settings.edge_host, self._settings.edge_port
-        try:
-            self._port.open(self._listener or listen(host, port, reuse_port=self._reuse_port))
-        except OSError as error:
-            name = variable("edge_port")
-            text = f"{name} = {port}: {error.strerror}; takes a free port of {host}"
-            raise SettingError(text) from None
+        settings = self._settings
+        self._listen(self._port, "edge_port", settings.edge_port, self._listener)
+        if self._tls_port is not None:
+            self._listen(self._tls_port, "edge_tls_port", settings.edge_tls_port, None)
         self._opened = True
         self._logger.info(
             "listening",
-            host=host,
+            host=settings.edge_host,
             port=self.port,
+            tls_port=self.tls_port or None,
             edge_id=self.place.edge_id,
             relay=type(self._relay).__name__,
         )
+
+    def _listen(self, port: ClientPort, name: str, number: int, listener: socket | None) -> None:
+        host = self._settings.edge_host
+        try:
+            port.open(listener or listen(host, number, reuse_port=self._reuse_port))
+        except OSError as error:
+            text = f"{variable(name)} = {number}: {error.strerror}; takes a free port of {host}"
+            raise SettingError(text) from None
 
     async def stop(self) -> None:
         """Drain. Every connection's `closed` is in the journal when this returns, unless the
@@ -291,8 +322,10 @@ class Edge:
         await self._node.give_up(timeout=_HANDSHAKE_SECONDS)
         await self.enforcement.drain(grace=settings.drain_grace, spread=settings.drain_spread)
         await self.tunnels.wait_empty(timeout=settings.close_grace + _CLOSE_MARGIN)
-        self._port.close()
-        await self._port.finished(timeout=_ANSWER_SECONDS)
+        ports = [port for port in (self._port, self._tls_port) if port is not None]
+        for port in ports:
+            port.close()
+        await asyncio.gather(*(port.finished(timeout=_ANSWER_SECONDS) for port in ports))
         if len(self.tunnels):
             await self.tunnels.close()
         self._opened = False
@@ -323,11 +356,11 @@ class Edge:
         service = self.configuration.book.service(service_id)
         return service.limits if service else None
 
-    def _decide(self, head: Head) -> Handoff | Refusal:
+    def _decide(self, head: Head, server_name: str | None) -> Handoff | Refusal:
         if not self.configuration.seen:
             text = "this edge has not seen a configuration yet"
             return Refusal("no_configuration", text, retry_after=1)
-        return decide(self.configuration.book, head, self._clock.now_ms())
+        return decide(self.configuration.book, head, self._clock.now_ms(), server_name)
 
     def _owner_of(self, host: str) -> Owner | None:
         service = self.configuration.book.service_for(host)

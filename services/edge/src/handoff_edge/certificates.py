@@ -1,0 +1,142 @@
+"""The certificates that the TLS port serves: read from a folder, and read again when it changes.
+
+A certificate is `NAME.crt` or `NAME.pem` (its chain, PEM) with its key in `NAME.key` or in the
+same file; in the folder itself or one below, which is how Kubernetes mounts a TLS secret. Each
+serves the DNS names that it bears. The first by name, `default` before all others, serves clients
+that ask for no name or for one that none has.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptography import x509
+
+from handoff_common.errors import HandoffError
+from handoff_common.telemetry import get_logger
+from handoff_edge.metrics import Metrics
+from handoff_relay import Identity, NewServerTls, ServerTls
+
+_ENDINGS: Final = (".crt", ".pem")
+
+
+class BadCertificate(HandoffError):
+    """A file of the folder cannot be used; the text names it and says what is wrong."""
+
+
+class Found(NamedTuple):
+    """What a folder holds. not_after: when the first of them ends, in seconds since 1970. digest:
+    tells whether anything has changed."""
+
+    identities: tuple[Identity, ...]
+    not_after: float
+    digest: bytes
+
+
+def read(folder: Path) -> Found:
+    """Raises BadCertificate."""
+    identities: list[Identity] = []
+    ends: list[float] = []
+    digest = hashlib.sha256()
+    for path in _files(folder):
+        chain, key = _contents(path)
+        digest.update(hashlib.sha256(chain).digest() + hashlib.sha256(key).digest())
+        try:
+            certificate = x509.load_pem_x509_certificate(chain)
+        except ValueError as error:
+            raise BadCertificate(f"{path}: it holds no certificate in PEM: {error}") from None
+        names = _names(certificate)
+        if not names:
+            raise BadCertificate(f"{path}: the certificate bears no DNS name")
+        identities.append(Identity(names, chain, key))
+        ends.append(certificate.not_valid_after_utc.timestamp())
+    if not identities:
+        raise BadCertificate(f"{folder}: it holds no *.crt or *.pem")
+    return Found(tuple(identities), min(ends), digest.digest())
+
+
+def _files(folder: Path) -> Sequence[Path]:
+    try:
+        # What Kubernetes keeps in hidden folders is linked to from the visible ones.
+        found = [
+            path
+            for place in (folder, *(p for p in folder.iterdir() if p.is_dir()))
+            if not place.name.startswith(".")
+            for path in place.iterdir()
+            if path.suffix in _ENDINGS and not path.name.startswith(".")
+        ]
+    except OSError as error:
+        raise BadCertificate(f"{folder}: {error.strerror}") from None
+
+    def order(path: Path) -> tuple[bool, str]:
+        inner = path.relative_to(folder)
+        return not inner.parts[0].startswith("default"), str(inner)
+
+    return sorted(found, key=order)
+
+
+def _contents(path: Path) -> tuple[bytes, bytes]:
+    """Chain and key."""
+    key = path.with_suffix(".key")
+    try:
+        chain = path.read_bytes()
+        if key.exists():
+            return chain, key.read_bytes()
+    except OSError as error:
+        raise BadCertificate(f"{path}: {error.strerror}") from None
+    if b"PRIVATE KEY-----" not in chain:
+        raise BadCertificate(f"{path}: its key is neither in it nor in {key.name}")
+    return chain, chain
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(name.lower() for name in found.value.get_values_for_type(x509.DNSName))
+
+
+class Certificates:
+    """What is served now. A folder that cannot be used changes nothing once one was: it is said in
+    the log at each look, and the metric of the first end goes on towards it."""
+
+    def __init__(
+        self, folder: Path, new_tls: NewServerTls, metrics: Metrics, *, interval: float
+    ) -> None:
+        self._folder = folder
+        self._new_tls = new_tls
+        self._metrics = metrics
+        self._interval = interval
+        self._logger = get_logger("edge")
+        self._digest = b""
+        self._tls: ServerTls | None = None
+
+    def now(self) -> ServerTls:
+        assert self._tls is not None, "loaded at the start"
+        return self._tls
+
+    def load(self) -> None:
+        """Serve what is in the folder. Raises BadCertificate, and then goes on as before."""
+        found = read(self._folder)
+        if found.digest == self._digest:
+            return
+        try:
+            self._tls = self._new_tls(found.identities)
+        except ValueError as error:
+            raise BadCertificate(f"{self._folder}: {error}") from None
+        self._digest = found.digest
+        self._metrics.certificate_ends.set(found.not_after)
+        names = sorted({name for identity in found.identities for name in identity.names})
+        self._logger.info("certificates_loaded", names=names, not_after=found.not_after)
+
+    async def run(self) -> None:
+        """Look again from time to time."""
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                await asyncio.to_thread(self.load)
+            except BadCertificate as error:
+                self._logger.error("certificates_unusable", error=str(error))
