@@ -32,6 +32,9 @@ GIVEN: Mapping[str, frozenset[str]] = {
 """Module → settings with a default that is wrong for a cluster: a region is what minutes are billed
 by, and pods that each made a key would not take each other's cookies."""
 
+ONLY_WITH: Mapping[str, str] = {"HANDOFF_EDGE_TLS_PORT": "HANDOFF_TLS_CERTIFICATES"}
+"""Port → the setting without which nothing listens on it."""
+
 NO_DATA = frozenset({"handoff_console"})
 """Modules that keep nothing in HANDOFF_DATA_DIR where the settings above are given."""
 
@@ -184,6 +187,7 @@ def _missing(
         for model in models(module)
         for name, field in model.model_fields.items()
         if name.endswith("_port")
+        and ((needs := ONLY_WITH.get(variable(name))) is None or needs in values)
     }
     declared = {str(port.number) for port in container.ports}
     if ports != declared:

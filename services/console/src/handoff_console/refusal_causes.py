@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 
 class Cause(NamedTuple):
-    """status: of the answer that the client got. why: of the refusal. advice: what to do."""
+    """status: of the answer that the client got, 0 where it got none of ours. why: of the refusal.
+    advice: what to do."""
 
     status: int
     why: str
@@ -139,6 +140,12 @@ CAUSES: dict[str, Cause] = {
         "No active service has the host's domain.",
         "Add the domain to a service and activate that version, or correct the name that "
         "clients use.",
+    ),
+    "tls_name_mismatch": Cause(
+        421,
+        "The name asked for in TLS is another customer's domain than Host.",
+        "Open a connection of its own to each domain; a client that shares one between names "
+        "does not.",
     ),
     "not_enabled": Cause(
         403,
@@ -307,6 +314,42 @@ CAUSES: dict[str, Cause] = {
         504,
         "No whole answer head within HANDOFF_ANSWER_TIMEOUT.",
         "Have the origin answer the upgrade first and do its slow work afterwards.",
+    ),
+    "tls_failed": Cause(
+        0,
+        "The TLS handshake with the client failed; the log says why.",
+        "See that the client speaks TLS 1.2 or newer to that port and trusts its certificate; "
+        "the operator, that one for its name is served.",
+    ),
+    "tls_timeout": Cause(
+        0,
+        "The TLS handshake was not done within HANDOFF_HEAD_TIMEOUT.",
+        "Look at the client's network; connections opened ahead of their use end so, too.",
+    ),
+    "head_incomplete": Cause(
+        0,
+        "The client went before its head was whole.",
+        "Nothing, where it is health checks or port scans; else look at the client's network.",
+    ),
+    "too_many_heads": Cause(
+        0,
+        "HANDOFF_MAX_HEADS or HANDOFF_MAX_HEADS_PER_NETWORK: the connection was closed unread.",
+        "An operator looks for a network that floods the edge, or raises the bound.",
+    ),
+    "client_gone": Cause(
+        0,
+        "The client went while the handshake was under way.",
+        "Look at the client's own time-out: it is shorter than the origin's answer took.",
+    ),
+    "never_established": Cause(
+        0,
+        "The origin agreed, and the 101 could not be written: nothing is owed.",
+        "As for client_gone; the connection is listed, and costs nothing.",
+    ),
+    "origin_declined": Cause(
+        0,
+        "The origin answered something else than 101, which was passed on unchanged.",
+        "Look at the origin's log: the status and the body were the origin's own.",
     ),
 }
 

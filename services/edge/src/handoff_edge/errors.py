@@ -81,7 +81,15 @@ STATUS: Mapping[str, int] = MappingProxyType(
 """Refusal code → HTTP status."""
 
 UNANSWERED = frozenset(
-    {"head_incomplete", "too_many_heads", "client_gone", "never_established", "origin_declined"}
+    {
+        "tls_failed",
+        "tls_timeout",
+        "head_incomplete",
+        "too_many_heads",
+        "client_gone",
+        "never_established",
+        "origin_declined",
+    }
 )
 """Codes that are counted and logged but are no answer of ours: nobody is there to read one, it
 would cost what the limit protects, or the origin's own answer was passed on."""
