@@ -42,6 +42,9 @@ async def test_one_connection_is_shown_with_all_that_is_known(tmp_path: Path) ->
         client = await w.open(target="/a?x=1", extra="Sec-WebSocket-Protocol: chat\r\n")
         await client.send(FRAME)
         assert await client.exactly(len(FRAME)) == FRAME
+        [opened] = w.edge.tunnels
+        # A byte is counted once the kernel has taken it; its reader may be quicker than that.
+        await until(lambda: opened.counters().resp_body_bytes == len(FRAME))
         clock.advance(seconds=61)
         [row] = (await listed(app))["data"]
         [event] = await w.events()

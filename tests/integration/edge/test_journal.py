@@ -140,6 +140,52 @@ async def test_an_append_that_was_given_up_and_came_through_is_closed(tmp_path: 
         assert await w.log.held(CONNECTIONS.name) == {}
 
 
+async def test_handshakes_that_come_together_share_an_append(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (w, log):
+        log.gate.clear()
+        before = log.attempts
+        opening = [asyncio.create_task(w.open()) for _ in range(30)]
+        await until(lambda: w.edge.recorder.backlog == 30, "all wait for the journal")
+        log.gate.set()
+        await asyncio.gather(*opening)
+        assert log.attempts - before < 10
+        accepted = await w.events()
+        assert len(accepted) == len(w.edge.tunnels) == w.edge.recorder.open_connections == 30
+
+
+async def test_of_a_failed_append_every_handshake_is_refused(tmp_path: Path) -> None:
+    async with faulty(tmp_path) as (w, log):
+        log.gate.clear()
+        log.failing = True
+        asking = [asyncio.create_task(w.ask(request_bytes())) for _ in range(10)]
+        await until(lambda: w.edge.recorder.backlog == 10, "all wait for the journal")
+        log.gate.set()
+        for status, headers, _ in await asyncio.gather(*asking):
+            assert (status, headers["x-handoff-error"]) == (503, "journal_unavailable")
+        assert w.edge.recorder.backlog == 0
+        assert await w.events() == []
+
+
+async def test_of_appends_that_come_through_only_the_given_up_ones_are_closed(
+    tmp_path: Path,
+) -> None:
+    async with faulty(tmp_path, journal_timeout=0.5) as (w, log):
+        log.gate.clear()
+        early = asyncio.create_task(w.ask(request_bytes()))
+        await until(lambda: w.edge.recorder.backlog == 1, "it waits for the journal")
+        assert (await early)[0] == 503
+        late = asyncio.create_task(w.open())
+        await until(lambda: w.edge.recorder.backlog == 2, "the other waits too")
+        log.gate.set()
+        await late
+        assert await w.edge.recorder.flushed(timeout=5)
+        [closed] = [event for event in await w.events() if isinstance(event, ConnectionClosed)]
+        assert closed.data.reason is Reason.NEVER_ESTABLISHED
+        [opened] = w.edge.tunnels
+        assert opened.connection.connection_id != closed.data.connection_id
+        assert [*await w.log.held(CONNECTIONS.name)] == [opened.connection.connection_id]
+
+
 async def test_a_fault_behind_the_journal_still_gives_a_closed(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
 

@@ -37,6 +37,9 @@ class Exhausted:
     def getsockname(self) -> Any:
         return self._real.getsockname()
 
+    def setsockopt(self, *option: int) -> None:
+        self._real.setsockopt(*option)
+
     def close(self) -> None:
         self._real.close()
 

@@ -94,6 +94,11 @@ def test_only_the_network_of_a_client_is_kept(address: str, network: str) -> Non
     assert network_of(address) == network
 
 
+@given(st.ip_addresses(v=4))
+def test_the_network_of_an_ipv4_client_is_its_24(address: ipaddress.IPv4Address) -> None:
+    assert network_of(str(address)) == str(ipaddress.ip_network((address, 24), strict=False))
+
+
 def test_an_address_is_within_networks_of_its_own_version() -> None:
     networks = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
     for address in ("10.1.2.3", "::ffff:10.1.2.3", "fd00::1", "fd00::1%eth0"):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handoff_common.request_head import HEAD_MAX
+from handoff_common.request_head import FIELD_VALUE, HEAD_MAX, TOKEN
 from handoff_edge.errors import STATUS, Refused
-from handoff_edge.head import Head, HeadReader
+from handoff_edge.head import Head, HeadReader, read_fields
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ODD = (
@@ -206,6 +206,39 @@ def test_host_without_port_and_trailing_dot(value: str, host: str) -> None:
     found = read(head(drop=("Host",), add=f"Host: {value}\r\n"))
     assert found is not None
     assert found[0].host == host
+
+
+def fault_of(line: bytes) -> str | None:
+    """What is wrong with a header line, told one rule after the other."""
+    name, colon, value = line.partition(b":")
+    if line[:1] in (b" ", b"\t"):
+        return "folded_header"
+    if b"\r" in line:
+        return "bare_cr"
+    if not colon or not TOKEN.fullmatch(name) or not FIELD_VALUE.fullmatch(value):
+        return "bad_header"
+    return None
+
+
+LINES = st.text('aB-_: \t\r\x00\x7f\xe9,;"', max_size=12).map(lambda text: text.encode("latin-1"))
+
+
+@given(st.lists(LINES.filter(lambda line: line), min_size=1, max_size=4))
+def test_lines_are_read_at_once_as_by_one_rule_after_the_other(lines: list[bytes]) -> None:
+    raw = b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+    # A CR at a line's end makes the line end before it; that is the reader's, not a line's.
+    lines = raw.split(b"\r\n")[: raw.split(b"\r\n").index(b"")]
+    faults = [fault for line in lines if (fault := fault_of(line))]
+    raw = b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+    if faults:
+        with pytest.raises(Refused) as refused:
+            read_fields(raw, 0)
+        assert refused.value.refusal.code == faults[0]
+        return
+    for field, line in zip(read_fields(raw, 0), lines, strict=True):
+        name, _, value = line.partition(b":")
+        assert field.name == name.decode().lower()
+        assert field.value.encode("latin-1") == value.strip(b" \t") == raw[field.start : field.end]
 
 
 @given(st.binary(min_size=16, max_size=16))

@@ -4,11 +4,19 @@ from collections.abc import Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prometheus_client import generate_latest
+from prometheus_client import Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from handoff_common.telemetry import new_registry
-from handoff_edge.metrics import STAGES, Metrics, OpenByService, Watch, code_label, largest
+from handoff_edge.metrics import (
+    BOUNDS,
+    STAGES,
+    Metrics,
+    OpenByService,
+    Watch,
+    code_label,
+    largest,
+)
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -32,6 +40,25 @@ def test_each_stage_takes_the_time_since_the_one_before() -> None:
     assert found[f"{name}_sum", (("stage", "connect"),)] == 4.998
     assert {dict(labels)["stage"] for of, labels in found if of == f"{name}_count"} == set(STAGES)
     assert found[f"{name}_count", (("stage", "origin_tls"),)] == 0
+
+
+@given(st.lists(st.floats(0, 20) | st.sampled_from([0.001, 0.0025, 1.0, 10.0])))
+def test_durations_are_shown_as_the_librarys_own_histogram_would(durations: list[float]) -> None:
+    metrics, theirs = Metrics(new_registry()), new_registry()
+    name = "handoff_edge_handshake_seconds"
+    histogram = Histogram(
+        name, "From the whole head to the 101 at the client", buckets=BOUNDS, registry=theirs
+    )
+    for seconds in durations:
+        metrics.handshake_seconds.observe(seconds)
+        histogram.observe(seconds)
+    expected = [
+        line
+        for line in generate_latest(theirs).decode().splitlines()
+        if "_created" not in line  # When the process began is the process's own metric.
+    ]
+    shown = generate_latest(metrics.registry).decode().splitlines()
+    assert [line for line in shown if name in line] == expected
 
 
 def test_close_codes_that_anybody_can_make_up_share_a_label() -> None:

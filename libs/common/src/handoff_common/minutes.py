@@ -8,6 +8,7 @@ All instants and durations are milliseconds; instants count from the Unix epoch.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -64,7 +65,12 @@ def day_of(ms: int) -> int:
 
 def month_of(ms: int) -> int:
     """Start of the UTC month that holds the instant."""
-    date = _EPOCH + timedelta(milliseconds=ms)
+    return _month_of_day(ms // DAY_MS)
+
+
+@lru_cache(64)
+def _month_of_day(days: int) -> int:
+    date = _EPOCH + timedelta(days=days)
     return _ms(date.year, date.month)
 
 

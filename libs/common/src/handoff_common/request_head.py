@@ -46,7 +46,11 @@ def parameters_of(target: str) -> list[tuple[str, str]]:
 
 def listed(fields: Iterable[HeaderField], name: str) -> list[str]:
     """The elements of a comma-separated header, over all its lines."""
-    values = [field.value for field in fields if field.name == name]
+    return elements(field.value for field in fields if field.name == name)
+
+
+def elements(values: Iterable[str]) -> list[str]:
+    """The elements of comma-separated values; empty ones are none."""
     return [part for value in values for item in value.split(",") if (part := item.strip(" \t"))]
 
 

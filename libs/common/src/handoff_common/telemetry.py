@@ -5,6 +5,7 @@ import logging
 import sys
 from typing import Any, TextIO
 
+import msgspec
 import structlog
 from prometheus_client import CollectorRegistry
 
@@ -13,14 +14,14 @@ def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None
     """One JSON object per line with `time`, `level`, `event` and the fields of the call; libraries'
     own log lines take the same form."""
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
     ]
     out = stream or sys.stderr
+    renderer = structlog.processors.JSONRenderer(_json)
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=True,
@@ -31,13 +32,18 @@ def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
+                renderer,
             ],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(_number(level), logging.WARNING))
+
+
+def _json(event: Any, **_: Any) -> str:
+    # What has no JSON is shown all the same: a line must not be lost over one of its fields.
+    return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 def _number(level: str) -> int:

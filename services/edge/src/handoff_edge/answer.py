@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from handoff_common.request_head import listed
+from handoff_common.request_head import elements
 from handoff_edge.errors import Refused, refused
-from handoff_edge.head import Field, Head, extension_names, read_fields
+from handoff_edge.head import Head, Values, extension_names, read_fields, tokens_of, values_of
 
 ANSWER_HEAD_MAX: Final = 64 * 1024
 """Bytes of all heads of an answer together, the skipped ones included."""
@@ -75,58 +75,53 @@ class AnswerReader:
                 self._line_start = end
                 continue
             raw = bytes(self._buffer[self._start : end])
-            version, status, fields = _read_head(raw)
+            version, status, values = _read_head(raw)
             if 100 <= status < 200 and status != 101:
                 self._start = self._line_start = end
                 continue
             rest = bytes(self._buffer[end:])
             if status == 101:
-                subprotocol = _check_upgrade(self._head, version, fields)
+                subprotocol = _check_upgrade(self._head, version, values)
                 return Upgraded(raw, subprotocol, rest, received=end)
-            return Declined(status, raw, rest, _body(status, fields))
+            return Declined(status, raw, rest, _body(status, values))
         if len(self._buffer) > ANSWER_HEAD_MAX:
             text = f"the head of the origin's answer is longer than {ANSWER_HEAD_MAX} bytes"
             raise refused("origin_answer_too_large", text)
         return None
 
 
-def _read_head(raw: bytes) -> tuple[int, int, tuple[Field, ...]]:
-    lines = raw.split(b"\r\n")[:-2]
-    match = _STATUS_LINE.fullmatch(lines[0])
+def _read_head(raw: bytes) -> tuple[int, int, Values]:
+    end = raw.index(b"\r\n")
+    match = _STATUS_LINE.fullmatch(raw, 0, end)
     if not match:
-        text = f"the origin's answer begins with {lines[0][:60]!r}, which is no HTTP/1.1 status"
+        text = f"the origin's answer begins with {raw[: min(end, 60)]!r}, no HTTP/1.1 status"
         raise refused("origin_invalid_answer", text)
     try:
-        fields = read_fields(raw, len(lines[0]) + 2, lines[1:])
+        fields = read_fields(raw, end + 2)
     except Refused as error:
         text = f"the origin's answer: {error.refusal.text}"
         raise refused("origin_invalid_answer", text) from None
-    return int(match[1]), int(match[2]), fields
+    return int(match[1]), int(match[2]), values_of(fields)
 
 
-def _check_upgrade(head: Head, version: int, fields: tuple[Field, ...]) -> str | None:
+def _check_upgrade(head: Head, version: int, values: Values) -> str | None:
     """The agreed subprotocol. Raises Refused for a 101 that does not agree to `head`."""
-    connection = {token.lower() for token in listed(fields, "connection")}
-    upgrade = [token.lower() for token in listed(fields, "upgrade")]
+    connection, upgrade = tokens_of(values, "connection"), tokens_of(values, "upgrade")
     if version != 1 or "upgrade" not in connection or upgrade != ["websocket"]:
         text = "the origin's 101 must be HTTP/1.1 with Connection: Upgrade, Upgrade: websocket"
         raise refused("origin_bad_upgrade", text)
-    if _values(fields, "sec-websocket-accept") != [accept_for(head.key)]:
+    if values.get("sec-websocket-accept") != [accept_for(head.key)]:
         text = "the origin's Sec-WebSocket-Accept does not answer the client's key"
         raise refused("origin_bad_accept", text)
-    chosen = _values(fields, "sec-websocket-protocol")
+    chosen = values.get("sec-websocket-protocol", ())
     if len(chosen) > 1 or (chosen and chosen[0] not in head.subprotocols):
         offered = ", ".join(head.subprotocols) or "none"
         text = f"the origin chose subprotocol {', '.join(chosen)!r}; offered: {offered}"
         raise refused("origin_bad_subprotocol", text)
-    if unoffered := set(extension_names(fields)) - head.extensions:
+    if unoffered := set(extension_names(values)) - head.extensions:
         text = f"the origin uses extension {sorted(unoffered)[0]!r}, which was not offered"
         raise refused("origin_bad_extension", text)
     return chosen[0] if chosen else None
-
-
-def _values(fields: tuple[Field, ...], name: str) -> list[str]:
-    return [field.value for field in fields if field.name == name]
 
 
 class Body(Protocol):
@@ -199,9 +194,9 @@ class _Chunked:
         return False
 
 
-def _body(status: int, fields: tuple[Field, ...]) -> Body:
-    codings = [token.lower() for token in listed(fields, "transfer-encoding")]
-    lengths = set(listed(fields, "content-length"))
+def _body(status: int, values: Values) -> Body:
+    codings = tokens_of(values, "transfer-encoding")
+    lengths = set(elements(values.get("content-length", ())))
     if codings and lengths:
         text = "the origin's answer has both Content-Length and Transfer-Encoding"
         raise refused("origin_bad_framing", text)

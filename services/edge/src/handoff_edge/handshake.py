@@ -196,16 +196,20 @@ class Handshake:
     async def _ask(self, origin: Stream, sent: bytes) -> Upgraded | Declined:
         """Send the head, and nothing else; read the answer."""
         reader = AnswerReader(self._head)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._node.answer_timeout
         try:
-            async with asyncio.timeout(self._node.answer_timeout):
-                await wire.send_all(origin, sent)
-                while True:
-                    data = await wire.receive(origin, _READ)
-                    if not data:
-                        raise refused("origin_closed", "the origin closed without an answer")
-                    answer = reader.feed(data)
-                    if answer is not None:
-                        return answer
+            await wire.send_all(origin, sent, deadline=deadline)
+            while True:
+                data = await wire.receive(origin, _READ, deadline=deadline)
+                if not data:
+                    raise refused("origin_closed", "the origin closed without an answer")
+                answer = reader.feed(data)
+                if answer is not None:
+                    return answer
+                if loop.time() >= deadline:
+                    # One that sends a byte now and then is never waited for.
+                    raise TimeoutError
         except TimeoutError:
             text = f"the origin gave no answer within {self._node.answer_timeout} s"
             raise refused("origin_answer_timeout", text) from None
@@ -278,9 +282,11 @@ class Handshake:
         """False where the client could not be told, so that the connection never was."""
         if self._client.gone:
             return False
+        deadline = asyncio.get_running_loop().time() + _SEND_SECONDS
         try:
-            async with asyncio.timeout(_SEND_SECONDS):
-                await wire.send_all(self._client.sock, answer.raw, connection.sent_to_client)
+            await wire.send_all(
+                self._client.sock, answer.raw, connection.sent_to_client, deadline=deadline
+            )
         except (OSError, TimeoutError):
             return False
         return True

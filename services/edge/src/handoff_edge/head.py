@@ -8,16 +8,16 @@ two parsers could read differently (bare line feeds, folded lines, a body) is re
 import base64
 import binascii
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from handoff_common.request_head import (
-    FIELD_VALUE,
     HEAD_MAX,
     TARGET,
     TOKEN,
+    elements,
     host_name,
-    listed,
     parameters_of,
     path_of,
     query_of,
@@ -29,6 +29,14 @@ HELD_MAX: Final = 64 * 1024
 """Bytes behind the head that are held while the handshake goes on."""
 
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://")
+_FIELD = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*"
+    rb"((?:[\x21-\x7e\x80-\xff](?:[\x21-\x7e\x80-\xff \t]*[\x21-\x7e\x80-\xff])?)?)"
+    rb"[ \t]*\r\n"
+)
+"""A whole header line in which nothing is wrong: its name, and its value without the white space
+around it. It is what nearly every line is; `_fault_of` says what is wrong with any other."""
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _HTTP_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 
 
@@ -40,6 +48,10 @@ class Field(NamedTuple):
     value: str
     start: int
     end: int
+
+
+Values = Mapping[str, Sequence[str]]
+"""The values of each name, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +131,11 @@ class HeadReader:
 
 def parse(raw: bytes) -> Head:
     """Read a head that ends with its empty line, every LF behind a CR. Raises Refused."""
-    lines = raw.split(b"\r\n")[:-2]
-    target = _request_line(lines[0])
-    fields = read_fields(raw, len(lines[0]) + 2, lines[1:])
+    end = raw.index(b"\r\n")
+    line = raw[:end]
+    target = _request_line(line)
+    fields = read_fields(raw, end + 2)
+    values = values_of(fields)
     hosts = [field for field in fields if field.name == "host"]
     if not hosts:
         raise refused("missing_host", "Host is missing")
@@ -131,15 +145,15 @@ def parse(raw: bytes) -> Head:
     if host is None:
         text = f"Host {hosts[0].value!r} is not a name or address with an optional port"
         raise refused("bad_host", text)
-    _must_be_upgrade(lines[0], fields)
+    _must_be_upgrade(line, values)
     return Head(
         raw=raw,
         target=target,
         fields=fields,
         host=host,
-        key=_key(fields),
-        subprotocols=tuple(listed(fields, "sec-websocket-protocol")),
-        extensions=frozenset(extension_names(fields)),
+        key=_key(values),
+        subprotocols=tuple(elements(values.get("sec-websocket-protocol", ()))),
+        extensions=frozenset(extension_names(values)),
         host_start=hosts[0].start,
         host_end=hosts[0].end,
     )
@@ -172,44 +186,58 @@ def _unexpected() -> Refused:
     return refused("proxy_header_unexpected", text)
 
 
-def read_fields(raw: bytes, offset: int, lines: list[bytes]) -> tuple[Field, ...]:
-    """The header lines of a request or answer, the first of which begins at `offset` in `raw`."""
+def read_fields(raw: bytes, offset: int) -> tuple[Field, ...]:
+    """The header lines of a request or answer: from `offset` in `raw` to its empty line, with which
+    it ends. Raises Refused."""
     fields = []
-    for line in lines:
-        if line[:1] in (b" ", b"\t"):
-            raise refused("folded_header", "a header line begins with white space")
-        if b"\r" in line:
-            raise refused("bare_cr", "a header line holds a CR without LF")
-        name, colon, value = line.partition(b":")
-        if not colon or not TOKEN.fullmatch(name):
-            raise refused("bad_header", f"bad header line {_shown(line)}")
-        if not FIELD_VALUE.fullmatch(value):
-            text = f"the value of {_shown(name)} holds a control character"
-            raise refused("bad_header", text)
-        bare = value.strip(b" \t")
-        start = offset + len(name) + 1 + (len(value) - len(value.lstrip(b" \t")))
-        fields.append(
-            Field(name.decode("ascii").lower(), bare.decode("latin-1"), start, start + len(bare))
-        )
-        offset += len(line) + 2
+    end = len(raw) - 2
+    while offset < end:
+        found = _FIELD.match(raw, offset)
+        if found is None:
+            raise _fault_of(raw[offset : raw.index(b"\r\n", offset)])
+        name, value = found.groups()
+        start, behind = found.span(2)
+        fields.append(Field(name.decode("ascii").lower(), value.decode("latin-1"), start, behind))
+        offset = found.end()
     return tuple(fields)
 
 
-def extension_names(fields: tuple[Field, ...]) -> list[str]:
+def _fault_of(line: bytes) -> Refused:
+    """What is wrong with a header line."""
+    if line[:1] in (b" ", b"\t"):
+        return refused("folded_header", "a header line begins with white space")
+    if b"\r" in line:
+        return refused("bare_cr", "a header line holds a CR without LF")
+    name, colon, _ = line.partition(b":")
+    if not colon or not TOKEN.fullmatch(name):
+        return refused("bad_header", f"bad header line {_shown(line)}")
+    return refused("bad_header", f"the value of {_shown(name)} holds a control character")
+
+
+def values_of(fields: Iterable[Field]) -> Values:
+    values: dict[str, list[str]] = {}
+    for field in fields:
+        values.setdefault(field.name, []).append(field.value)
+    return values
+
+
+def extension_names(values: Values) -> list[str]:
     """The names in Sec-WebSocket-Extensions. A quoted parameter may hold a comma or semicolon."""
     names = []
-    for field in fields:
-        if field.name == "sec-websocket-extensions":
-            unquoted = re.sub(r'"(?:[^"\\]|\\.)*"', "", field.value)
-            names += [item.partition(";")[0].strip(" \t").lower() for item in unquoted.split(",")]
+    for value in values.get("sec-websocket-extensions", ()):
+        unquoted = _QUOTED.sub("", value)
+        names += [item.partition(";")[0].strip(" \t").lower() for item in unquoted.split(",")]
     return [name for name in names if name]
 
 
-def _must_be_upgrade(line: bytes, fields: tuple[Field, ...]) -> None:
-    tokens = {token.lower() for token in listed(fields, "connection")}
-    if "upgrade" not in tokens or "websocket" not in {
-        token.lower() for token in listed(fields, "upgrade")
-    }:
+def tokens_of(values: Values, name: str) -> list[str]:
+    """The elements of a header, lower-cased."""
+    return [token.lower() for token in elements(values.get(name, ()))]
+
+
+def _must_be_upgrade(line: bytes, values: Values) -> None:
+    upgrade = tokens_of(values, "upgrade")
+    if "upgrade" not in tokens_of(values, "connection") or "websocket" not in upgrade:
         raise Refused(
             Refusal(
                 "not_an_upgrade",
@@ -220,13 +248,13 @@ def _must_be_upgrade(line: bytes, fields: tuple[Field, ...]) -> None:
         )
     if not line.startswith(b"GET "):
         raise refused("bad_method", f"an upgrade needs GET, not {_shown(line.split(b' ')[0])}")
-    for field in fields:
-        if field.name == "content-length":
+    for name in values:
+        if name == "content-length":
             raise refused("content_length", "an upgrade request must not have Content-Length")
-        if field.name == "transfer-encoding":
+        if name == "transfer-encoding":
             raise refused("transfer_encoding", "an upgrade request must not have Transfer-Encoding")
-    versions = [field.value for field in fields if field.name == "sec-websocket-version"]
-    if versions != ["13"]:
+    versions = values.get("sec-websocket-version", ())
+    if list(versions) != ["13"]:
         found = ", ".join(versions) or "missing"
         raise Refused(
             Refusal(
@@ -237,8 +265,8 @@ def _must_be_upgrade(line: bytes, fields: tuple[Field, ...]) -> None:
         )
 
 
-def _key(fields: tuple[Field, ...]) -> str:
-    keys = [field.value for field in fields if field.name == "sec-websocket-key"]
+def _key(values: Values) -> str:
+    keys = values.get("sec-websocket-key", ())
     if len(keys) != 1:
         raise refused("bad_key", f"Sec-WebSocket-Key is given {len(keys)} times; once is required")
     try:

@@ -11,6 +11,7 @@ import socket
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import aiohappyeyeballs
@@ -61,16 +62,24 @@ class Resolver:
 
     async def resolve(self, service_id: str, host: str, port: int) -> Sequence[AddrInfo]:
         """Raises Refused: `origin_lookup_failed`, `origin_lookup_busy`."""
-        if literal := _literal(host, port):
-            return [literal]
+        found = self.known(host, port)
+        if found is not None:
+            return found
         key = (host, port)
-        known = self._known.get(key)
+        task = self._running.get(key)
+        if task is None:
+            task = self._begin(service_id, key)
+        return await asyncio.shield(task)
+
+    def known(self, host: str, port: int) -> Sequence[AddrInfo] | None:
+        """What need not be looked up, or not again yet; None where it must be. Raises Refused:
+        `origin_lookup_failed`."""
+        if literal := _literal(host, port):
+            return (literal,)
+        known = self._known.get((host, port))
         if known is None or known.until_ms <= self._clock.now_ms():
-            task = self._running.get(key)
-            if task is None:
-                task = self._begin(service_id, key)
-            return await asyncio.shield(task)
-        self._known.move_to_end(key)
+            return None
+        self._known.move_to_end((host, port))
         if isinstance(known.found, Refused):
             raise Refused(known.found.refusal)
         return known.found
@@ -160,10 +169,13 @@ class Dialer:
         passed: told `connect` and, with `use_ssl`, `origin_tls`. Raises Refused.
         """
         name = f"{backend.address}:{backend.port}"
+        deadline = asyncio.get_running_loop().time() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                found = await self._resolver.resolve(service_id, backend.address, backend.port)
-                sock = await self._connect(name, self._allowed(name, found))
+            found = self._resolver.known(backend.address, backend.port)
+            if found is None:
+                async with asyncio.timeout_at(deadline):
+                    found = await self._resolver.resolve(service_id, backend.address, backend.port)
+            sock = await self._connect(name, self._allowed(name, found), deadline)
         except TimeoutError:
             text = f"the origin {name} could not be reached within {self._timeout} s"
             raise refused("origin_timeout", text) from None
@@ -194,14 +206,17 @@ class Dialer:
             raise refused("origin_address_refused", f"the origin {name} is not dialled: {why}")
         return allowed
 
-    async def _connect(self, name: str, infos: list[AddrInfo]) -> socket.socket:
+    async def _connect(self, name: str, infos: list[AddrInfo], deadline: float) -> socket.socket:
         sock: socket.socket | None = None
         try:
-            sock = await aiohappyeyeballs.start_connection(
-                infos, happy_eyeballs_delay=_EYEBALLS_DELAY
-            )
+            if len(infos) == 1:
+                sock = await _connect_one(infos[0], deadline)
+            else:
+                async with asyncio.timeout_at(deadline):
+                    sock = await aiohappyeyeballs.start_connection(
+                        infos, happy_eyeballs_delay=_EYEBALLS_DELAY
+                    )
             own = sock.getpeername()[1] in self._own_ports() and same_host(sock)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except (OSError, RuntimeError) as error:
             if sock is not None:
                 wire.close(sock)
@@ -219,9 +234,12 @@ class Dialer:
     async def _secure(self, sock: socket.socket, host: str, name: str) -> Stream:
         tls: TlsStream | None = None
         try:
+            # A plain socket sends its head at once and has nothing to wait for until the relay has
+            # it; TLS sends several small parts.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             tls = self._tls.wrap(sock, host)
-            async with asyncio.timeout(self._timeout):
-                await wire.shake_hands(tls)
+            deadline = asyncio.get_running_loop().time() + self._timeout
+            await wire.shake_hands(tls, deadline=deadline)
         except TimeoutError:
             wire.close(tls or sock)
             text = f"the TLS handshake with {name} took longer than {self._timeout} s"
@@ -239,12 +257,26 @@ class Dialer:
         return tls
 
 
+async def _connect_one(info: AddrInfo, deadline: float) -> socket.socket:
+    """Where there is no second address there is no race to run."""
+    family, kind, protocol, _, address = info
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await wire.connect(sock, address, deadline=deadline)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def same_host(sock: socket.socket) -> bool:
     """Whether a connected socket's peer is this machine: to an address of its own, the kernel
     connects from that address."""
     return bool(sock.getpeername()[0] == sock.getsockname()[0])
 
 
+@lru_cache(_NAMES_MOST)
 def _literal(host: str, port: int) -> AddrInfo | None:
     try:
         address = ipaddress.ip_address(host)

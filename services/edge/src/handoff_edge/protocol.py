@@ -232,14 +232,19 @@ class ClientPort:
         self._tasks: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
         self._spare: int | None = None
+        self._number = 0
 
     @property
     def port(self) -> int:
         """The port listened on; 0 where none is."""
-        return int(self._listener.getsockname()[1]) if self._listener else 0
+        return self._number
 
     def open(self, listener: socket.socket) -> None:
         self._listener = listener
+        self._number = int(listener.getsockname()[1])
+        with suppress(OSError):
+            # What it accepts has it from there.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._keep_spare()
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
@@ -251,6 +256,7 @@ class ClientPort:
             asyncio.get_running_loop().remove_reader(self._listener.fileno())
             self._listener.close()
             self._listener = None
+            self._number = 0
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
@@ -342,8 +348,6 @@ class ClientPort:
     def _admit(self, sock: socket.socket, address: str) -> None:
         client = Client(sock, address, proxied=within(address, self._proxies))
         sock.setblocking(False)
-        with suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self._admission.admit(client.counted):
             self.count("too_many_heads", client)
             client.close()
@@ -352,7 +356,6 @@ class ClientPort:
             self._head_timeout, lambda: self._head_late(client)
         )
         self._waiting[client] = timer
-        self._metrics.heads.set(self._admission.waiting)
         client.watch(lambda: self._readable(client))
 
     def _readable(self, client: Client) -> None:
@@ -447,4 +450,3 @@ class ClientPort:
         if timer is not None:
             timer.cancel()
             self._admission.leave(client.counted)
-            self._metrics.heads.set(self._admission.waiting)

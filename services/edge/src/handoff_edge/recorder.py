@@ -1,10 +1,11 @@
 """The journal as the edge uses it: what happened is durable, in order, and never lost while the
 process lives.
 
-`accepted` is appended by itself and awaited: nobody sees a 101 before. All later events of a
-connection go through one queue that a single loop empties, a batch per append; an append that fails
-is tried again. The queue is bounded: per connection at most one ordinary checkpoint waits (a newer
-one takes its place), one for a month's end, and one `closed`.
+`accepted` is awaited: nobody sees a 101 before. Those that come while an append is under way share
+the next one. All later events of a connection go through one queue that a single loop empties, a
+batch per append; an append that fails is tried again. The queue is bounded: per connection at most
+one ordinary checkpoint waits (a newer one takes its place), one for a month's end, and one
+`closed`.
 
 It also knows `through`: the instant before which everything that happened here is in the journal.
 What of that is in the log that others read, its `delivery` says.
@@ -52,6 +53,21 @@ class _Waiting:
     replaceable: bool
 
 
+@dataclass(slots=True, eq=False)
+class _Accepting:
+    """An `accepted` on its way. done: its caller waits for that; where it is done before the append
+    is, it was given up, and `undo` makes the events that end the connection."""
+
+    message: Message
+    instant_ms: int
+    undo: Callable[[], Sequence[ConnectionEvent]]
+    done: "asyncio.Future[None]"
+
+    def expire(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(TimeoutError())
+
+
 class Recorder:
     """One per journal. `start` first; then `run` is its loop.
 
@@ -78,9 +94,10 @@ class Recorder:
         self._logger = get_logger("recorder")
         self._queue: dict[str, list[_Waiting]] = {}
         self._in_flight: list[_Waiting] = []
-        self._accepting: dict[str, int] = {}
+        self._accepting: dict[str, _Accepting] = {}
+        self._to_accept: list[_Accepting] = []
+        self._appending: asyncio.Task[None] | None = None
         self._establishing: dict[str, int] = {}
-        self._late: set[asyncio.Task[None]] = set()
         self._work = asyncio.Event()
         self._settled = asyncio.Event()
         self._settled.set()
@@ -124,26 +141,33 @@ class Recorder:
         if refusal := self._delivery.refusal:
             raise JournalUnavailable(refusal)
         key = event.data.connection_id
-        self._accepting[key] = self._establishing[key] = to_ms(event.time)
+        message = Message(key, codec.encode(event), keep="hold")
+        loop = asyncio.get_running_loop()
+        accepting = _Accepting(message, to_ms(event.time), undo, loop.create_future())
+        self._accepting[key] = accepting
+        self._establishing[key] = accepting.instant_ms
         self._settled.clear()
+        self._to_accept.append(accepting)
+        if self._appending is None:
+            self._appending = asyncio.create_task(self._append_accepting())
         started = self._clock.now_ns()
-        append = asyncio.create_task(self._append_accepted(key, event))
+        timer = loop.call_later(self._append_timeout, accepting.expire)
         try:
-            done, _ = await asyncio.wait({append}, timeout=self._append_timeout)
+            await accepting.done
         except asyncio.CancelledError:
-            self._give_up(key, append, undo)
+            if not accepting.done.cancelled() and accepting.done.exception() is None:
+                # It became durable in the same moment.
+                self._undo(accepting)
             raise
-        self._metrics.append_seconds.observe((self._clock.now_ns() - started) / 1e9)
-        if not done:
+        except TimeoutError:
             self._failed(f"an append took longer than {self._append_timeout} s")
-            self._give_up(key, append, undo)
-            raise JournalUnavailable(self._failing)
-        try:
-            append.result()
+            raise JournalUnavailable(self._failing) from None
         except LogError as error:
             self._failed(str(error))
-            del self._establishing[key]
             raise JournalUnavailable(str(error)) from None
+        finally:
+            timer.cancel()
+            self._metrics.append_seconds.observe((self._clock.now_ns() - started) / 1e9)
         self._failing = ""
 
     def established(self, connection_id: str) -> None:
@@ -167,7 +191,7 @@ class Recorder:
     def through(self) -> int:
         """Everything of this edge before this instant (epoch ms) is in the journal."""
         now_ms = self._clock.now_ms()
-        instants = [now_ms, *self._accepting.values()]
+        instants = [now_ms, *(accepting.instant_ms for accepting in self._accepting.values())]
         instants += [waiting.instant_ms for waiting in self._in_flight]
         for queued in self._queue.values():
             instants += [waiting.instant_ms for waiting in queued]
@@ -244,40 +268,48 @@ class Recorder:
         """Wait until everything recorded is durable; False when `timeout` seconds did not do."""
         try:
             async with asyncio.timeout(timeout):
-                while self._late:
-                    await asyncio.wait(self._late)
                 await self._settled.wait()
         except TimeoutError:
             return False
         return True
 
-    async def _append_accepted(self, key: str, event: ConnectionAccepted) -> None:
-        message = Message(key, codec.encode(event), keep="hold")
-        try:
-            positions = await self._log.append(CONNECTIONS.name, [message])
-            self._delivery.appended(positions, accepted=1, closed=0)
-            self._open.add(key)
-        finally:
-            del self._accepting[key]
+    async def _append_accepting(self) -> None:
+        """Append what is to be accepted, as much as there is at once, until there is none."""
+        while batch := self._to_accept[:_BATCH]:
+            del self._to_accept[:_BATCH]
+            try:
+                messages = [accepting.message for accepting in batch]
+                positions = await self._log.append(CONNECTIONS.name, messages)
+            except Exception as error:
+                for accepting in batch:
+                    self._not_accepted(accepting, error)
+            else:
+                self._delivery.appended(positions, accepted=len(batch), closed=0)
+                for accepting in batch:
+                    self._accepted(accepting)
             self._settle()
+        self._appending = None
 
-    def _give_up(
-        self, key: str, append: "asyncio.Task[None]", undo: Callable[[], Sequence[ConnectionEvent]]
-    ) -> None:
-        late = asyncio.create_task(self._undo_late(key, append, undo))
-        self._late.add(late)
-        late.add_done_callback(self._late.discard)
+    def _accepted(self, accepting: _Accepting) -> None:
+        key = accepting.message.key
+        del self._accepting[key]
+        self._open.add(key)
+        if accepting.done.done():
+            self._undo(accepting)
+        else:
+            accepting.done.set_result(None)
 
-    async def _undo_late(
-        self, key: str, append: "asyncio.Task[None]", undo: Callable[[], Sequence[ConnectionEvent]]
-    ) -> None:
-        try:
-            await append
-        except LogError:
-            return
-        finally:
-            self._establishing.pop(key, None)
-        self.record(undo())
+    def _not_accepted(self, accepting: _Accepting, error: Exception) -> None:
+        key = accepting.message.key
+        del self._accepting[key]
+        self._establishing.pop(key, None)
+        if not accepting.done.done():
+            accepting.done.set_exception(error)
+
+    def _undo(self, accepting: _Accepting) -> None:
+        """It is durable, and was given up."""
+        self._establishing.pop(accepting.message.key, None)
+        self.record(accepting.undo())
 
     def _settle(self) -> None:
         if not self._queue and not self._in_flight and not self._accepting:

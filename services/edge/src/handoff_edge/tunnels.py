@@ -79,6 +79,7 @@ class Tunnels:
         self._recorder = recorder
         self._clock = clock
         self._metrics = metrics
+        metrics.open.set_function(lambda: len(self._open))
         self._logger = get_logger("edge")
         self._open: dict[str, Open] = {}
         self._services: dict[tuple[str, str], dict[str, Open]] = {}
@@ -146,7 +147,6 @@ class Tunnels:
         key = (connection.service_id, connection.customer_id)
         self._services.setdefault(key, {})[connection_id] = opened
         self._empty.clear()
-        self._metrics.open.set(len(self._open))
         self.month_end(opened)
         self._recorder.established(connection_id)
 
@@ -199,7 +199,6 @@ class Tunnels:
             )
         )
         opened.release()
-        self._metrics.open.set(len(self._open))
         self._metrics.count_closed(reason, end.close_code)
         self._set_idle(opened, idle=False)
         self._logger.info(

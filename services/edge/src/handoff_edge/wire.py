@@ -3,44 +3,68 @@
 asyncio's own socket calls know no TLS, and its transports cannot be taken apart again without their
 buffers; here nothing is ever between the socket and its reader. A socket that was waited on is in
 no event loop afterwards, also where the wait was cancelled.
+
+deadline: by the event loop's clock, in seconds; where it passes in a wait, TimeoutError is raised.
+It costs nothing where nothing has to be waited for, which a time-out around the call would.
 """
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from handoff_relay import Stream, TlsStream
 
 T = TypeVar("T")
 
 
-async def receive(sock: Stream, size: int) -> bytes:
+async def receive(sock: Stream, size: int, *, deadline: float | None = None) -> bytes:
     """Some bytes, or none at the end of the stream. Raises OSError."""
     try:
-        return await _until_done(sock, lambda: sock.recv(size), writes=False)
+        return await _until_done(sock, lambda: sock.recv(size), writes=False, deadline=deadline)
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
         return b""
 
 
-async def send_all(sock: Stream, data: bytes, sent: Callable[[int], None] = lambda _: None) -> None:
+async def send_all(
+    sock: Stream,
+    data: bytes,
+    sent: Callable[[int], None] = lambda _: None,
+    *,
+    deadline: float | None = None,
+) -> None:
     """Until the kernel took all; `sent` is told of each part. Raises OSError."""
     view = memoryview(data)
     while view:
         rest = view
-        count = await _until_done(sock, lambda rest=rest: sock.send(rest), writes=True)  # type: ignore[misc]
+        attempt = lambda rest=rest: sock.send(rest)  # noqa: E731
+        count = await _until_done(sock, attempt, writes=True, deadline=deadline)
         sent(count)
         view = view[count:]
 
 
-async def shake_hands(sock: TlsStream) -> None:
+async def connect(sock: socket.socket, address: Any, *, deadline: float | None = None) -> None:
+    """Raises OSError."""
+    error = sock.connect_ex(address)
+    if error == errno.EINPROGRESS:
+        await _ready(sock.fileno(), to_write=True, deadline=deadline)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+async def shake_hands(sock: TlsStream, *, deadline: float | None = None) -> None:
     """The TLS handshake. Raises OSError (ssl.SSLError among them)."""
-    await _until_done(sock, sock.do_handshake, writes=False)
+    await _until_done(sock, sock.do_handshake, writes=False, deadline=deadline)
 
 
-async def _until_done(sock: Stream, attempt: Callable[[], T], *, writes: bool) -> T:
+async def _until_done(
+    sock: Stream, attempt: Callable[[], T], *, writes: bool, deadline: float | None
+) -> T:
     while True:
         try:
             return attempt()
@@ -50,10 +74,10 @@ async def _until_done(sock: Stream, attempt: Callable[[], T], *, writes: bool) -
             wait_to_write = False
         except (BlockingIOError, InterruptedError):
             wait_to_write = writes
-        await _ready(sock.fileno(), to_write=wait_to_write)
+        await _ready(sock.fileno(), to_write=wait_to_write, deadline=deadline)
 
 
-async def _ready(descriptor: int, *, to_write: bool) -> None:
+async def _ready(descriptor: int, *, to_write: bool, deadline: float | None) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 
@@ -61,15 +85,22 @@ async def _ready(descriptor: int, *, to_write: bool) -> None:
         if not ready.done():
             ready.set_result(None)
 
+    def expire() -> None:
+        if not ready.done():
+            ready.set_exception(TimeoutError())
+
     try:
         (loop.add_writer if to_write else loop.add_reader)(descriptor, wake)
     except RuntimeError as error:
         # uvloop: a descriptor whose polling ended with an error cannot be polled again.
         raise ConnectionResetError(str(error)) from None
+    timer = loop.call_at(deadline, expire) if deadline is not None else None
     try:
         await ready
     finally:
         (loop.remove_writer if to_write else loop.remove_reader)(descriptor)
+        if timer is not None:
+            timer.cancel()
 
 
 def close(sock: Stream) -> None:

@@ -137,6 +137,7 @@ class Edge:
             OpenByService(self.tunnels.counts, settings.metrics_services)
         )
         self.metrics.relay_buffer.set_function(self._relay.buffered_bytes)
+        self.metrics.heads.set_function(lambda: self._admission.waiting)
         self.checkpoints = Checkpoints(
             self.tunnels, self.recorder, clock, interval=settings.checkpoint_interval
         )
