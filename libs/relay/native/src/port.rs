@@ -202,6 +202,11 @@ impl Port {
         }
     }
 
+    /// An order for the next `wake`.
+    pub fn leave(&self, command: Command) {
+        lock(&self.commands).push(command);
+    }
+
     /// All that was ordered; where nothing was, this costs next to nothing.
     pub fn take_orders(&self) -> Vec<Command> {
         if self.ordered.load(Ordering::Acquire) {

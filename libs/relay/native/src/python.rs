@@ -74,7 +74,8 @@ impl Core {
         self.port().is_ok_and(|port| port.gone.load(Ordering::Acquire))
     }
 
-    /// Takes both sockets over: plain ones by their descriptors, TLS ones as they are.
+    /// Takes both sockets over: plain ones by their descriptors, TLS ones as they are. They are
+    /// relayed from the next `wake` on.
     #[pyo3(signature = (client, origin, to_origin, to_client, client_eof, limits, pace_key, on_end))]
     #[allow(clippy::too_many_arguments)]
     fn start(
@@ -96,7 +97,7 @@ impl Core {
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         lock(&self.on_end).insert(token, on_end);
         port.idle.store(false, Ordering::Release);
-        port.order(Command::Start(Box::new(Start {
+        port.leave(Command::Start(Box::new(Start {
             shared,
             token,
             client,
@@ -114,6 +115,13 @@ impl Core {
             },
         })));
         Ok(tunnel)
+    }
+
+    /// The thread looks at what was started.
+    fn wake(&self) {
+        if let Ok(port) = self.port() {
+            port.wake();
+        }
     }
 
     /// What ended since the last call, and what the relay complains of.

@@ -26,6 +26,7 @@ class Core:
         pace_key: str,
         on_end: OnEnd,
     ) -> Tunnel: ...
+    def wake(self) -> None: ...
     def take_news(
         self,
     ) -> tuple[

@@ -70,6 +70,7 @@ class NativeRelay:
         self._ticking: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
         self._closed = False
+        self._waking = False
 
     @property
     def open_tunnels(self) -> int:
@@ -100,6 +101,11 @@ class NativeRelay:
             if stream.fileno() < 0:
                 raise ValueError("a socket is closed")
         core = self._core or self._begin()
+        if not self._waking:
+            # To wake the thread costs more than to start a tunnel: once for all of a loop's turn.
+            self._waking = True
+            assert self._loop is not None
+            self._loop.call_soon(self._wake, core)
         return NativeTunnel(
             core.start(
                 _taken(client_sock),
@@ -144,6 +150,10 @@ class NativeRelay:
         if self._time_ns is not None:
             self._tick()
         return core
+
+    def _wake(self, core: _native.Core) -> None:
+        self._waking = False
+        core.wake()
 
     def _end(self, core: _native.Core) -> None:
         assert self._loop is not None
