@@ -36,6 +36,7 @@ from handoff_edge.delivery import Delivery
 from handoff_edge.metrics import Metrics
 
 _BATCH = 1_000
+_LAST_LOOK_SECONDS = 0.05
 _RETRY_FIRST_SECONDS = 0.05
 _RETRY_MOST_SECONDS = 2.0
 
@@ -64,6 +65,12 @@ class _Accepting:
     done: "asyncio.Future[None]"
 
     def expire(self) -> None:
+        """Give it up, unless the next turns of the loop bring its end: where the loop was late, in
+        a storm of clients, that may be waiting to be seen."""
+        if not self.done.done():
+            self.done.get_loop().call_later(_LAST_LOOK_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
         if not self.done.done():
             self.done.set_exception(TimeoutError())
 
