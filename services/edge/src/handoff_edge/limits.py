@@ -87,6 +87,22 @@ class Shared(Protocol):
         """Count the service together from now on; False where nobody can be asked now."""
 
 
+class _Held:
+    """One connection that is counted in. A call counts it out, once. Every open connection has one,
+    and a closure would take four times the memory."""
+
+    __slots__ = ("_counts", "_service_id")
+
+    def __init__(self, counts: "ServiceCounts", service_id: str) -> None:
+        self._counts: ServiceCounts | None = counts
+        self._service_id = service_id
+
+    def __call__(self) -> None:
+        counts, self._counts = self._counts, None
+        if counts is not None:
+            counts.leave(self._service_id)
+
+
 class ServiceCounts:
     """Connections of each service: open or being opened, and begun within the last second. Exact
     over every span of one second, not only between two ticks of a clock.
@@ -118,20 +134,16 @@ class ServiceCounts:
         else:
             self._shared.put(service_id, here)
         self._open[service_id] = here
-        held = True
+        return _Held(self, service_id)
 
-        def release() -> None:
-            nonlocal held
-            if held:
-                held = False
-                left = self._open[service_id] - 1
-                if self._shared is not None:
-                    self._shared.put(service_id, left)
-                self._open[service_id] = left
-                if not left:
-                    del self._open[service_id]
-
-        return release
+    def leave(self, service_id: str) -> None:
+        """Count out one that `reserve` has counted in; what that returned does so."""
+        left = self._open[service_id] - 1
+        if self._shared is not None:
+            self._shared.put(service_id, left)
+        self._open[service_id] = left
+        if not left:
+            del self._open[service_id]
 
     def catch_up(self, limits_of: Callable[[str], Limits | None]) -> None:
         """Count the services together that have got a limit since their connections were opened.

@@ -8,7 +8,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from handoff_common.clock import Clock
 from handoff_common.events import Counters, Limits, Reason
@@ -18,6 +18,7 @@ from handoff_edge.metrics import Metrics
 from handoff_edge.recorder import Recorder
 from handoff_relay import End, Relay, RelayLimits, Stream, Tunnel
 
+_NOTHING = Counters()
 _JITTER = 0.1
 """A maximum duration is cut by up to this share, so that connections that began together do not end
 together."""
@@ -25,18 +26,23 @@ together."""
 
 @dataclass(slots=True, eq=False)
 class Open:
-    """One open connection. ending: the timer of an end that is due, None where none is.
-    ending_reason: what it was set for. idle: it had no byte between its last two checkpoints.
-    changed_ns: when it was last noticed that it had one."""
+    """One open connection. on_gone: told of its end. ending: the timer of an end that is due, None
+    where none is. ending_reason: what it was set for. idle: it had no byte between its last two
+    checkpoints. changed_ns: when it was last noticed that it had one."""
 
     connection: Connection
-    tunnel: Tunnel
+    tunnel: Tunnel = field(init=False)
+    on_gone: Callable[["Open", End], None]
     release: Callable[[], None]
     metered: Counters
     ending: asyncio.TimerHandle | None = None
     ending_reason: Reason | None = None
     idle: bool = False
     changed_ns: int = 0
+
+    def ended(self, end: End) -> None:
+        """The relay's report."""
+        self.on_gone(self, end)
 
     def moved(self, counters: Counters) -> bool:
         """Whether a byte of a body went either way since the last checkpoint."""
@@ -87,6 +93,8 @@ class Tunnels:
         self._slots: list[dict[str, Open]] = [{} for _ in range(slots)]
         self._empty = asyncio.Event()
         self._empty.set()
+        self._on_gone = self._ended
+        """Bound once: each connection refers to it."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -128,8 +136,8 @@ class Tunnels:
 
         Raises RuntimeError where the relay is closed; the sockets then still are the caller's.
         """
-        connection_id = connection.connection_id
-        tunnel = self._relay.start(
+        opened = Open(connection, self._on_gone, release, _NOTHING, changed_ns=self._clock.now_ns())
+        opened.tunnel = self._relay.start(
             client,
             origin,
             to_origin=to_origin,
@@ -138,10 +146,10 @@ class Tunnels:
             limits=relay_limits(
                 limits, connection.service_id, self._close_grace_ms, workers=self._workers
             ),
-            on_end=lambda end: self._ended(connection_id, end),
+            on_end=opened.ended,
         )
         connection.establish()
-        opened = Open(connection, tunnel, release, Counters(), changed_ns=self._clock.now_ns())
+        connection_id = connection.connection_id
         self._open[connection_id] = opened
         self._slots[self._slot(connection_id)][connection_id] = opened
         key = (connection.service_id, connection.customer_id)
@@ -175,9 +183,10 @@ class Tunnels:
         """Cut what is left; every end has been recorded when this returns."""
         await self._relay.close(cause=Reason.DRAINED)
 
-    def _ended(self, connection_id: str, end: End) -> None:
-        opened = self._open.pop(connection_id)
+    def _ended(self, opened: Open, end: End) -> None:
         connection = opened.connection
+        connection_id = connection.connection_id
+        del self._open[connection_id]
         del self._slots[self._slot(connection_id)][connection_id]
         key = (connection.service_id, connection.customer_id)
         del self._services[key][connection_id]
