@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trustme
 from cryptography import x509
+from prometheus_client import Gauge
 
 from handoff_common.errors import SettingError
 from handoff_common.events import ConnectionAccepted, ConnectionClosed
@@ -90,6 +91,11 @@ def refused(w: World, code: str) -> float:
     return found or 0
 
 
+def value_of(gauge: Gauge) -> float:
+    [sample] = [sample for family in gauge.collect() for sample in family.samples]
+    return sample.value
+
+
 def certificate_of(client: RawClient) -> list[str]:
     stream = client.writer.get_extra_info("ssl_object")
     certificate = x509.load_der_x509_certificate(stream.getpeercert(binary_form=True))
@@ -152,12 +158,15 @@ async def test_certificates_are_replaced_without_a_restart(w: World, folder: Pat
         while await served() != [CHAT, "new.example.com"]:
             await asyncio.sleep(0.02)
     # One that cannot be used changes nothing.
+    unusable = w.edge.metrics.certificates_unusable
     (folder / "chat.key").write_bytes(b"no key")
     put(folder, "more", "more.example.com")
-    await asyncio.sleep(0.1)
+    await until(lambda: value_of(unusable) == 1)
     assert await served() == [CHAT, "new.example.com"]
-    shutil.rmtree(folder)
-    await asyncio.sleep(0.1)
+    put(folder, "chat", CHAT, "new.example.com")
+    await until(lambda: value_of(unusable) == 0)
+    folder.rename(folder.with_name("elsewhere"))
+    await until(lambda: value_of(unusable) == 1)
     assert await served() == [CHAT, "new.example.com"]
     await open_before.send(b"still there")
     assert await soon(open_before.reader.readexactly(11)) == b"still there"

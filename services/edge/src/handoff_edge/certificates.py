@@ -121,8 +121,11 @@ class Certificates:
     def load(self) -> None:
         """Serve what is in the folder. Raises BadCertificate, and then goes on as before."""
         found = read(self._folder)
-        if found.digest == self._digest:
-            return
+        if found.digest != self._digest:
+            self._serve(found)
+        self._metrics.certificates_unusable.set(0)
+
+    def _serve(self, found: Found) -> None:
         try:
             self._tls = self._new_tls(found.identities)
         except ValueError as error:
@@ -139,4 +142,5 @@ class Certificates:
             try:
                 await asyncio.to_thread(self.load)
             except BadCertificate as error:
+                self._metrics.certificates_unusable.set(1)
                 self._logger.error("certificates_unusable", error=str(error))

@@ -219,6 +219,11 @@ class Metrics:
             "When the first served certificate ends, in seconds since 1970; 0: none is served",
             registry=registry,
         )
+        self.certificates_unusable = Gauge(
+            "handoff_edge_certificates_unusable",
+            "1 while the folder of certificates cannot be used, and what it held before is served",
+            registry=registry,
+        )
         self.rulebook_age = Gauge(
             "handoff_edge_rulebook_age_seconds",
             "Since the rule book was last known to be current",
