@@ -4,7 +4,7 @@
  *   load serve     [--key KEY --accept ACCEPT]            an origin
  *   load echo      --connections N --size BYTES --seconds S [--rate PER_SECOND]
  *   load bulk      --connections N --seconds S
- *   load handshake --concurrency N --seconds S [--count N]
+ *   load handshake --concurrency N --seconds S [--count N] [--leave 1]
  *   load hold      --connections N --concurrency N --every S
  *
  * All but `serve` take --to ADDRESS:PORT[,ADDRESS:PORT...], --host NAME[,NAME...] (taken in turn),
@@ -20,6 +20,9 @@
  *              every S seconds; at the end of its input it says how that went, and closes
  *
  * A result is a line of JSON. Times in it are in microseconds.
+ *
+ * A handshake is over when the other side has ended the connection; with --leave 1 the client ends it
+ * as soon as its Close was answered.
  *
  * The origin's answer to a path with `bulk` is frames of 64 KiB without end; to any other, an echo that
  * is a server's: frames without the mask bit, a Close for a Close, then the end. Payloads are masked with
@@ -158,7 +161,7 @@ static const char *outcome_text(void) {
 /* ---------------------------------------------------------------- arguments */
 
 static struct {
-    int connections, concurrency, size, sources, tls, limit;
+    int connections, concurrency, size, sources, tls, leave, limit;
     long count;
     double seconds, every, rate;
     const char *key, *accept;
@@ -185,6 +188,7 @@ static void read_arguments(int count, char **words) {
         else if (!strcmp(name, "--size")) given.size = atoi(value);
         else if (!strcmp(name, "--sources")) given.sources = atoi(value);
         else if (!strcmp(name, "--tls")) given.tls = atoi(value);
+        else if (!strcmp(name, "--leave")) given.leave = atoi(value);
         else if (!strcmp(name, "--limit")) given.limit = atoi(value);
         else if (!strcmp(name, "--seconds")) given.seconds = atof(value);
         else if (!strcmp(name, "--every")) given.every = atof(value);
@@ -606,6 +610,10 @@ static void read_open(struct client *client) {
             return;
         }
         received += (uint64_t)got;
+        if (client->state == CLOSING && given.leave) {
+            is_over(client);
+            return;
+        }
         if (work == BULK || client->state == CLOSING) continue;
         if ((size_t)got > client->waiting) fail("load: more came back than was sent");
         client->waiting -= (size_t)got;

@@ -13,7 +13,7 @@ from rig.measured import Cpu
 from rig.programs import LOAD_CORE, Program, running
 from rig.subjects import Subject
 
-KEY = "aGFuZG9mZiBiZW5jaG1hcms="
+KEY = "aGFuZG9mZiBtZWFzdXJlcw=="
 LIMIT_SECONDS = 600
 """After that the load program ends itself, whatever it is at."""
 
