@@ -24,6 +24,7 @@ from support.edge_world import publish
 from support.parts.processes import free_port
 
 _ALONE = Path(__file__).with_name("relay_alone.py")
+_PROFILED = Path(__file__).with_name("profiled_edge.py")
 _REVISION = 100
 
 
@@ -60,14 +61,14 @@ def edge(
     relay: str,
     *,
     environ: Mapping[str, str] | None = None,
-    under: Sequence[str] = (),
+    profile: Path | None = None,
     kafka: str = "",
     core: int | None = RELAY_CORE,
 ) -> Iterator[Subject]:
     """`handoff_edge serve` with one service for each origin, each with a domain of its own.
 
-    under: modules that the edge is run by, with their arguments, such as a profiler. kafka: a
-    broker's address; without one its log is embedded, and its journal too. core: None: any.
+    profile: where it writes its profile; see profiled_edge.py. kafka: a broker's address; without
+    one its log is embedded, and its journal too. core: None: any.
     """
     data = folder / f"edge-{relay}"
     data.mkdir(parents=True)
@@ -96,7 +97,8 @@ def edge(
             create, env={**os.environ, **given, **topics}, check=True, capture_output=True
         )
     hosts = asyncio.run(_configure(log, origins))
-    command = [sys.executable, *(("-m", *under) if under else ()), "-m", "handoff_edge", "serve"]
+    by: list[object] = ["-m", "handoff_edge"] if profile is None else [_PROFILED, profile]
+    command = [sys.executable, *by, "serve"]
     with running(command, data / "edge.log", core=core, environ=given) as program:
         until(lambda: _ready(program, admin), "the edge is ready")
         yield Subject(f"edge, {relay} relay", program.pid, port, tls_port, hosts, log)

@@ -17,7 +17,7 @@ worker_rlimit_nofile {descriptors};
 pid {folder}/nginx.pid;
 error_log stderr error;
 events {{
-    worker_connections {descriptors};
+    worker_connections {places};
     multi_accept on;
 }}
 http {{
@@ -92,6 +92,8 @@ def nginx(
         _NGINX.format(
             folder=home,
             descriptors=2 * connections + 100,
+            # With few places left, nginx closes clients whose request has not come yet.
+            places=3 * connections + 100,
             origins="\n".join(f"server 127.0.0.1:{origin};" for origin in origins),
             port=port,
             tls_port=tls_port,
