@@ -273,6 +273,7 @@ if __name__ == "__main__":
     parser.add_argument("--relay", choices=list(IMPLEMENTATIONS), default=active)
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.rounds, arguments.seconds, arguments.storms = 2, 0.5, 1
+        arguments.rounds, arguments.seconds = min(arguments.rounds, 2), 0.5
+        arguments.storms, arguments.storm = min(arguments.storms, 1), min(arguments.storm, 2_000)
     with tempfile.TemporaryDirectory(prefix="handoff-bench-") as temporary:
         main(Path(temporary), arguments)

@@ -91,14 +91,15 @@ def measured(load: Load, subject: Subject, tunnels: int, interval: int) -> Found
         for client in clients:
             client.tell("go")
         time.sleep(interval)  # until each has a message behind it, before its checkpoint
-        events, size = written(subject)
+        began_at = ends(subject)
         busy = share_of_core(subject, interval)
-        more, larger = written(subject)
+        ended_at = ends(subject)
         after = Memory.of(subject.pid)
         lost = 0
         for client in clients:
             client.close_input()
             lost += json.loads(client.line())["lost"]
+        events, size = between(subject, began_at, ended_at)
     return Found(
         tunnels,
         before,
@@ -107,8 +108,8 @@ def measured(load: Load, subject: Subject, tunnels: int, interval: int) -> Found
         opening,
         idle,
         busy,
-        more - events,
-        larger - size,
+        events,
+        size,
         lost,
     )
 
@@ -119,9 +120,13 @@ def share_of_core(subject: Subject, seconds: float) -> float:
     return Cpu.of(subject.pid).since(cpu) / (time.monotonic() - began)
 
 
-def written(subject: Subject) -> tuple[int, int]:
+def ends(subject: Subject) -> ours.Ends:
+    return asyncio.run(ours.ends(subject.log)) if subject.log else {}
+
+
+def between(subject: Subject, before: ours.Ends, after: ours.Ends) -> tuple[int, int]:
     """Events of connections in an edge's log, and their bytes."""
-    return asyncio.run(ours.events(subject.log)) if subject.log else (0, 0)
+    return asyncio.run(ours.between(subject.log, before, after)) if subject.log else (0, 0)
 
 
 def row(name: str, found: Found) -> list[str]:

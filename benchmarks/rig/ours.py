@@ -137,29 +137,44 @@ async def _open(log: str, *, read_only: bool = False) -> KafkaLog | SqliteLog:
     return await SqliteLog.open(Path(place.removeprefix("/")), read_only=read_only)
 
 
-async def events(log: str, topic: Topic = CONNECTIONS) -> tuple[int, int]:
-    """How many events of connections an edge's log holds, and how many bytes of values."""
+Ends = Mapping[int, int]
+"""Partition → the offset after its last record."""
+
+
+async def ends(log: str, topic: Topic = CONNECTIONS) -> Ends:
+    """How far an edge's log has come with the events of connections."""
     opened = await _open(log, read_only=True)
     try:
-        return await _counted(opened, topic.name)
+        return {number: end for number, (_, end) in (await opened.ends(topic.name)).items()}
     finally:
         await opened.close()
 
 
-async def _counted(log: EventLog, topic: str) -> tuple[int, int]:
-    ends = await log.ends(topic)
-    wanted = sum(end - first for first, end in ends.values())
+async def between(
+    log: str, before: Ends, after: Ends, topic: Topic = CONNECTIONS
+) -> tuple[int, int]:
+    """How many events there are from one end to a later one, and how many bytes of values."""
+    opened = await _open(log, read_only=True)
+    try:
+        return await _between(opened, topic.name, before, after)
+    finally:
+        await opened.close()
 
-    async def from_start(_: Sequence[Partition]) -> dict[Partition, int]:
-        return {}
 
-    subscription = log.subscribe([topic], group=None, positions=from_start)
+async def _between(log: EventLog, topic: str, before: Ends, after: Ends) -> tuple[int, int]:
+    async def start(wanted: Sequence[Partition]) -> dict[Partition, int]:
+        return {partition: before.get(partition.number, 0) for partition in wanted}
+
+    subscription = log.subscribe([topic], group=None, positions=start)
+    left = sum(end - before.get(number, 0) for number, end in after.items())
     count = size = 0
     try:
-        while count < wanted:
+        while count < left:
             for batch in await subscription.fetch(max_records=50_000, timeout=1.0):
-                count += len(batch.records)
-                size += sum(len(record.value) for record in batch.records)
+                end = after.get(batch.partition, 0)
+                found = [len(r.value) for r in batch.records if r.offset < end]
+                count += len(found)
+                size += sum(found)
     finally:
         await subscription.close()
     return count, size
