@@ -55,7 +55,7 @@ fault: $(DEV_STAMP) ## the long form of the fault tests: each part killed five t
 check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy $(SOURCES) tests $(wildcard benchmarks/*.py) $(wildcard deploy/docker/*.py)
+	@$(BIN)/mypy $(SOURCES) tests $(wildcard benchmarks/*.py) $(wildcard benchmarks/*/*.py) $(wildcard deploy/docker/*.py)
 	@$(BIN)/lint-imports --no-cache
 	@$(NATIVE) check
 	@$(BIN)/python -m handoff_common.schemas --check libs/common/schemas
