@@ -5,7 +5,6 @@ owns.
 """
 
 import asyncio
-import gc
 import os
 import resource
 import sys
@@ -70,19 +69,20 @@ async def serve(settings: EdgeSettings) -> None:
             )
         await node.serve(settings)
         return
-    prepare_process()
+    raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         service = await _edge(settings, stack)
         admin = listen(settings.edge_admin_host, settings.edge_admin_port)
         stack.callback(admin.close)
         async with stop_signals() as stop, running(service) as failed, serving(service.app, admin):
+            process.settle_memory()
             await _until(stop, failed)
 
 
 async def serve_worker(settings: EdgeSettings) -> None:
     """One worker of several: its admin port is a Unix socket, and it ends, with a drain,
     when the process that started it has gone."""
-    prepare_process()
+    raise_descriptor_limit()
     path = settings.edge_admin_socket
     if settings.edge_journal is None or path is None:
         names = f"{variable('edge_journal')}, {variable('edge_admin_socket')}"
@@ -92,6 +92,7 @@ async def serve_worker(settings: EdgeSettings) -> None:
         admin = listen_on_path(path)
         stack.callback(admin.close)
         async with stop_signals() as stop, running(service) as failed, serving(service.app, admin):
+            process.settle_memory()
             watching = asyncio.create_task(_orphaned(stop))
             try:
                 await _until(stop, failed)
@@ -178,16 +179,6 @@ async def _orphaned(stop: asyncio.Event) -> None:
     await reader.read()
     get_logger("edge").warning("node_gone")
     stop.set()
-
-
-def prepare_process() -> None:
-    """For many connections, whose objects live long."""
-    raise_descriptor_limit()
-    # What is loaded by now stays. Of the rest, cycles are few (tracebacks, mostly): to look for
-    # them every 700 objects, as is usual, took a twentieth of a handshake.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
 
 
 def raise_descriptor_limit() -> None:
