@@ -3,13 +3,26 @@
 import asyncio
 import hashlib
 import os
+import random
 import socket
 import time
 from functools import partial
 
 import pytest
 
-from contract.relay.peers import Remote, Rig, Wire, binary, close, small_tcp, tcp, text, unix, until
+from contract.relay.peers import (
+    Remote,
+    Rig,
+    Running,
+    Wire,
+    binary,
+    close,
+    small_tcp,
+    tcp,
+    text,
+    unix,
+    until,
+)
 from handoff_relay import IN_FLIGHT_MAX, BodyCounters, Messages, RelayLimits
 
 MIB = 1 << 20
@@ -73,6 +86,60 @@ async def test_bulk_both_ways_at_once(rig: Rig) -> None:
     end = await running.ended()
     assert set(end.counters) == {50 * len(block)}
     assert end.messages == Messages(50, 50)
+
+
+@pytest.mark.parametrize("wire", [tcp, small_tcp])
+@pytest.mark.parametrize("mask", [True, False], ids=["from the client", "from the origin"])
+async def test_frames_of_all_sizes_in_one_stream(rig: Rig, wire: Wire, mask: bool) -> None:
+    """A relay may carry the middle of long payloads by another way than what is between them."""
+    running = rig.tunnel(wire)
+    source, sink = (running.client, running.origin) if mask else (running.origin, running.client)
+    chance = random.Random(7)
+    sizes = [300_000] * 4 + chance.choices(
+        [0, 1, 125, 126, 16_383, 32_755, 32_768, 65_535, 65_536, 65_537, 262_144, 262_159], k=120
+    )
+    blocks = [binary(chance.randbytes(size), mask=mask) for size in sizes]
+    stream = b"".join(blocks)
+
+    async def feed() -> None:
+        # Some at once, some one by one, and one in halves: what follows is not always there.
+        await source.send(b"".join(blocks[:60]))
+        for block in blocks[60:]:
+            await source.send(block[: len(block) // 2])
+            await source.send(block[len(block) // 2 :])
+
+    _, got = await asyncio.gather(feed(), sink.exactly(len(stream)))
+    assert hashlib.sha256(got).digest() == hashlib.sha256(stream).digest()
+    sent = Messages(len(blocks), 0) if mask else Messages(0, len(blocks))
+    await until(lambda: running.tunnel.messages() == sent)
+    moved = (len(stream), 0, len(stream), 0) if mask else (0, len(stream), 0, len(stream))
+    await until(lambda: running.tunnel.counters() == moved)
+
+
+def received(running: Running, floor: int) -> bool:
+    return running.tunnel.counters().origin_received > floor
+
+
+async def test_a_header_is_not_kept_back_for_its_payload(rig: Rig) -> None:
+    """Behind much bulk, and once all of it was acknowledged, comes a header alone: the kernel must
+    not wait 200 ms for the rest of the packet."""
+    running = rig.tunnel(tcp)
+    block = binary(bytes(100_000), mask=False)
+    waits = []
+    for _ in range(5):
+        floor = running.tunnel.counters().origin_received + 1_000_000
+        sending = asyncio.create_task(running.origin.send(block * 100))
+        # It waits in all buffers before it is read, so that the relay gets much at once.
+        await until(partial(received, running, floor))
+        await running.client.exactly(100 * len(block))
+        await sending
+        begun = time.perf_counter()
+        await running.origin.send(block[:10])
+        await running.client.exactly(10)
+        waits.append(time.perf_counter() - begun)
+        await running.origin.send(block[10:])
+        await running.client.exactly(len(block) - 10)
+    assert sorted(waits)[2] < 0.15
 
 
 async def test_early_bytes_go_first_and_count(rig: Rig) -> None:

@@ -4,7 +4,8 @@
 /// What RFC 6455 calls a Close frame that bears no code.
 pub const CLOSE_WITHOUT_CODE: u16 = 1005;
 const REASON_MAX: usize = 123;
-const HEADER_MAX: usize = 14;
+/// Bytes of a frame's header at most.
+pub const HEADER_MAX: usize = 14;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
 const CONTROL: u8 = 0x08;

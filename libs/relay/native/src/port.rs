@@ -56,6 +56,10 @@ impl Shared {
         (self.messages[0].load(Ordering::Relaxed), self.messages[1].load(Ordering::Relaxed))
     }
 
+    pub fn received(&self, side: usize) -> u64 {
+        self.received[side].load(Ordering::Relaxed)
+    }
+
     pub fn add_received(&self, side: usize, size: usize) {
         add(&self.received[side], size);
     }

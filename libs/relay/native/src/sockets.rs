@@ -61,6 +61,17 @@ pub fn send(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
     unless_blocked(rustix::net::send(fd, data, SendFlags::NOSIGNAL)).map(|n| n.unwrap_or(0))
 }
 
+/// As `send`; the kernel waits for more before it sends a packet that is not full.
+pub fn send_more(fd: &OwnedFd, data: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+    unless_blocked(rustix::net::send(fd, data, flags)).map(|n| n.unwrap_or(0))
+}
+
+/// Send what waits for more.
+pub fn push(fd: &OwnedFd) {
+    let _ = sockopt::set_tcp_nodelay(fd, true);
+}
+
 /// As `send`, from several places.
 pub fn send_parts(fd: &OwnedFd, parts: &[IoSlice<'_>]) -> io::Result<usize> {
     let mut nothing = SendAncillaryBuffer::default();

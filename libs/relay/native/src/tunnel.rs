@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rustix::event::epoll::EventFlags;
 
 use crate::context::{Context, Name};
-use crate::frames::{Follower, close_frame};
+use crate::frames::{Follower, HEADER_MAX, close_frame};
 use crate::pace::Pace;
 use crate::port::{ClosedBy, EndRecord, Limits, Shared};
 use crate::sockets::{self, IN_FLIGHT_MAX, Pipe};
@@ -22,8 +22,10 @@ use crate::stream::{Received, Stream};
 pub const CLIENT: usize = 0;
 pub const ORIGIN: usize = 1;
 
-/// A payload of which more than this is still to come may bypass this process.
-const SPLICE_MIN: u64 = 64 * 1024;
+/// A payload of which at least this is still to come may bypass this process.
+const SPLICE_MIN: u64 = 32 * 1024;
+/// It costs more than a read where it brings less than this.
+const SPLICE_FEW: usize = 16 * 1024;
 /// So many full reads in a row make bulk of a stream.
 const SPLICE_STREAK: u8 = 2;
 /// A read of at least this is full.
@@ -69,6 +71,8 @@ pub struct Side {
     told: bool,
     /// Waits for its pace before it is read on.
     pub paced: bool,
+    /// The last that was sent to it waits for more to come.
+    corked: bool,
     /// Full reads in a row.
     streak: u8,
     /// Its kind of socket cannot be read by splice.
@@ -91,6 +95,7 @@ impl Side {
             sealed: false,
             told: false,
             paced: false,
+            corked: false,
             streak: 0,
             opaque: false,
             events: EventFlags::empty(),
@@ -194,7 +199,7 @@ impl Tunnel {
         for (side, early) in [(CLIENT, to_origin), (ORIGIN, to_client)] {
             if !early.is_empty() {
                 context.buffer[..early.len()].copy_from_slice(early);
-                self.arrived(context, side, early.len());
+                self.arrived(context, side, early.len(), false);
             }
         }
         if client_eof {
@@ -469,9 +474,43 @@ impl Tunnel {
 
     // --- in --------------------------------------------------------------------------------------
 
-    /// Receive once and send on.
+    /// Receive once and send on; where it is bulk, up to the end of what epoll told of.
     fn read(&mut self, context: &mut Context, at: usize) {
-        let mut size = IN_FLIGHT_MAX;
+        if self.is_bulk(at) {
+            // As much as a read would bring, frame by frame; then it is the others' turn.
+            let until = self.shared.received(at) + IN_FLIGHT_MAX as u64;
+            while self.read_bulk(context, at) && self.shared.received(at) < until {}
+            self.uncork(1 - at);
+        } else {
+            self.receive(context, at, IN_FLIGHT_MAX, false);
+        }
+    }
+
+    /// Long payloads go by splice, and what is between them, which must be seen, by itself: the
+    /// rest of a frame and the next one's header.
+    ///
+    /// True where there may be more of it now.
+    fn read_bulk(&mut self, context: &mut Context, at: usize) -> bool {
+        let left = self.sides[at].follower.left_in_frame();
+        if left < SPLICE_MIN {
+            let size = left as usize + HEADER_MAX;
+            let whole = self.receive(context, at, size, true) == size;
+            if !(whole && self.is_bulk(at) && self.readable(at)) {
+                return false;
+            }
+            if self.sides[at].follower.left_in_frame() < SPLICE_MIN {
+                // Small frames: as many as there are are read at once.
+                self.sides[at].streak = 0;
+                return false;
+            }
+        }
+        self.splice(context, at) && self.is_bulk(at) && self.readable(at)
+    }
+
+    /// How many bytes came.
+    ///
+    /// bulk: a long payload that this brings the start of is sent on at once.
+    fn receive(&mut self, context: &mut Context, at: usize, mut size: usize, bulk: bool) -> usize {
         let sealed = self.sides[1 - at].sealed;
         if let Some(pace) = &self.pace {
             if !sealed {
@@ -480,11 +519,9 @@ impl Tunnel {
                     pace.borrow_mut().waiting += 1;
                     self.sides[at].paced = true;
                     context.waiting.push_back((self.name.key, at));
-                    return;
+                    return 0;
                 }
             }
-        } else if !sealed && self.is_bulk(at) {
-            return self.splice(context, at);
         }
         let side = &mut self.sides[at];
         let received = match &mut side.stream {
@@ -498,58 +535,68 @@ impl Tunnel {
         };
         match received {
             Received::Some(count) => {
-                let full = count >= FULL_READ;
-                side.streak = if full { side.streak.saturating_add(1) } else { 0 };
-                self.arrived(context, at, count);
+                if !bulk {
+                    let full = count >= FULL_READ;
+                    side.streak = if full { side.streak.saturating_add(1) } else { 0 };
+                }
+                self.arrived(context, at, count, bulk);
+                count
             }
-            Received::Blocked => {}
+            Received::Blocked => 0,
             Received::End(count, error) => {
                 if count > 0 {
-                    self.arrived(context, at, count);
+                    self.arrived(context, at, count, false);
                 }
                 self.finished(context, at, error);
+                count
             }
         }
     }
 
-    /// Whether what comes from this side need not be seen: the middle of a long payload.
+    /// Whether so much comes from this side that what need not be seen of it is to bypass us.
     fn is_bulk(&self, at: usize) -> bool {
         let (side, other) = (&self.sides[at], &self.sides[1 - at]);
         side.streak >= SPLICE_STREAK
-            && side.follower.left_in_frame() >= SPLICE_MIN
+            && self.pace.is_none()
             && self.ending_ns.is_none()
+            && !other.sealed
             && !(side.opaque || side.stream.is_tls())
             && !other.stream.is_tls()
     }
 
-    /// As `read`, from one socket to the other inside the kernel.
-    fn splice(&mut self, context: &mut Context, at: usize) {
+    /// From one socket to the other inside the kernel. True where all that was asked for came, and
+    /// went.
+    fn splice(&mut self, context: &mut Context, at: usize) -> bool {
         let Some(mut pipe) = context.take_pipe() else {
             self.sides[at].streak = 0;
-            return;
+            return false;
         };
         let [client, origin] = &mut self.sides;
         let (side, other) = if at == CLIENT { (client, origin) } else { (origin, client) };
         let size = side.follower.left_in_frame().min(IN_FLIGHT_MAX as u64) as usize;
+        let whole;
         let error = match pipe.fill(side.stream.fd(), size) {
             Ok(None) => {
                 context.give_pipe(pipe);
-                return;
+                return false;
             }
             Ok(Some(0)) => {
                 context.give_pipe(pipe);
-                return self.finished(context, at, None);
+                self.finished(context, at, None);
+                return false;
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 side.opaque = true;
-                return;
+                return false;
             }
             Err(error) => {
                 context.give_pipe(pipe);
-                return self.finished(context, at, Some(error));
+                self.finished(context, at, Some(error));
+                return false;
             }
             Ok(Some(count)) => {
-                if count < FULL_READ {
+                whole = count == size;
+                if count < SPLICE_FEW.min(size) {
                     side.streak = 0;
                 }
                 side.follower.skip(count as u64);
@@ -558,6 +605,7 @@ impl Tunnel {
                 self.last_ns = context.now_ns;
                 match pipe.drain(other.stream.fd()) {
                     Ok(sent) => {
+                        other.corked &= sent == 0;
                         self.shared.add_sent(1 - at, sent);
                         None
                     }
@@ -566,19 +614,21 @@ impl Tunnel {
             }
         };
         if let Some(error) = error {
-            return self.lost(context, 1 - at, &error);
+            self.lost(context, 1 - at, &error);
+            return false;
         }
         if pipe.held > 0 {
             other.pipe = Some(Box::new(pipe));
             settle(context, other, &self.shared, 1 - at);
             self.attend(context, 1 - at);
-        } else {
-            context.give_pipe(pipe);
+            return false;
         }
+        context.give_pipe(pipe);
+        whole
     }
 
     /// `size` bytes from this side are in the buffer.
-    fn arrived(&mut self, context: &mut Context, at: usize, size: usize) {
+    fn arrived(&mut self, context: &mut Context, at: usize, size: usize, bulk: bool) {
         self.shared.add_received(at, size);
         self.last_ns = context.now_ns;
         if self.sides[1 - at].sealed {
@@ -597,7 +647,8 @@ impl Tunnel {
             self.note(closed_cause(at), peer(at), false);
             self.half_close(context);
         }
-        self.send(context, 1 - at, size);
+        let more = bulk && self.sides[at].follower.left_in_frame() >= SPLICE_MIN;
+        self.send(context, 1 - at, size, more);
     }
 
     fn follow(&mut self, context: &Context, at: usize, start: usize, end: usize) {
@@ -610,12 +661,12 @@ impl Tunnel {
     fn arrived_at_the_end(&mut self, context: &mut Context, at: usize, size: usize) {
         let boundary = self.sides[at].follower.feed_to_boundary(&context.buffer[..size]);
         if self.sides[at].follower.at_boundary() && !self.sides[1 - at].follower.closed {
-            self.send(context, 1 - at, boundary);
+            self.send(context, 1 - at, boundary, false);
             self.seal(context, 1 - at);
             self.follow(context, at, boundary, size);
         } else {
             self.follow(context, at, boundary, size);
-            self.send(context, 1 - at, size);
+            self.send(context, 1 - at, size, false);
             self.seal(context, 1 - at);
         }
     }
@@ -623,7 +674,8 @@ impl Tunnel {
     // --- out -------------------------------------------------------------------------------------
 
     /// Send the first `size` bytes of the buffer; what the kernel does not take is queued.
-    fn send(&mut self, context: &mut Context, at: usize, size: usize) {
+    /// more: what follows at once belongs into the same packet.
+    fn send(&mut self, context: &mut Context, at: usize, size: usize, more: bool) {
         let side = &mut self.sides[at];
         if side.broken || size == 0 {
             return;
@@ -631,9 +683,12 @@ impl Tunnel {
         debug_assert!(side.queue.is_none() && side.pipe.is_none());
         let data = &context.buffer[..size];
         let taken = match &mut side.stream {
-            Stream::Plain(fd) => sockets::send(fd, data).inspect(|&count| {
-                self.shared.add_sent(at, count);
-            }),
+            Stream::Plain(fd) => {
+                side.corked = more;
+                let taken =
+                    if more { sockets::send_more(fd, data) } else { sockets::send(fd, data) };
+                taken.inspect(|&count| self.shared.add_sent(at, count))
+            }
             Stream::Tls(tls) => tls.send(data).inspect(|&count| side.in_tls += count),
         };
         match taken {
@@ -648,6 +703,14 @@ impl Tunnel {
                 }
             }
             Err(error) => self.lost(context, at, &error),
+        }
+    }
+
+    /// The kernel keeps nothing back for what did not follow.
+    fn uncork(&mut self, at: usize) {
+        let side = &mut self.sides[at];
+        if std::mem::take(&mut side.corked) {
+            sockets::push(side.stream.fd());
         }
     }
 
