@@ -34,17 +34,18 @@ RATE = 2_000
 
 @dataclass(frozen=True)
 class Work:
-    """size: bytes of a message, 0 for a one-way stream. target: of CPU, to the best peer."""
+    """size: bytes of a message. bulk: they come without end. target: of CPU, to the best peer."""
 
     name: str
     connections: int
     size: int
     target: float | None
     tls: bool = False
+    bulk: bool = False
 
     @property
     def title(self) -> str:
-        unit = "CPU µs each" if self.size else "CPU s per GB"
+        unit = "CPU s per GB" if self.bulk else "CPU µs each"
         return f"{self.name}{', wss' if self.tls else ''}: {unit}"
 
 
@@ -52,20 +53,25 @@ WORKS = (
     Work("100 × 64 B echo", 100, 64, 0.85),
     Work("1000 × 64 B echo", 1_000, 64, 0.85),
     Work("64 × 16 KiB echo", 64, 16_384, 0.80),
-    Work("bulk, 4 connections", 4, 0, 0.45),
+    Work("bulk of 64 KiB, 4 connections", 4, 65_536, 0.45, bulk=True),
+    Work("bulk of 1 MiB, 4 connections", 4, 1_048_576, 0.45, bulk=True),
     Work("1000 × 64 B echo", 1_000, 64, None, tls=True),
     Work("64 × 16 KiB echo", 64, 16_384, None, tls=True),
-    Work("bulk, 4 connections", 4, 0, None, tls=True),
+    Work("bulk of 64 KiB, 4 connections", 4, 65_536, None, tls=True, bulk=True),
 )
 
 
 def cost(load: Load, subject: Subject, work: Work, seconds: float) -> float:
     """Microseconds of CPU per echo, or seconds per GB."""
-    given: dict[str, Any] = {"connections": work.connections, "seconds": seconds}
-    if not work.size:
+    given: dict[str, Any] = {
+        "connections": work.connections,
+        "seconds": seconds,
+        "size": work.size,
+    }
+    if work.bulk:
         found = run(load, "bulk", subject, tls=work.tls, **given)
         return found.cpu / float(found.seen["bytes"]) * 1e9
-    found = run(load, "echo", subject, tls=work.tls, size=work.size, **given)
+    found = run(load, "echo", subject, tls=work.tls, **given)
     return found.cpu / float(found.seen["messages"]) * 1e6
 
 

@@ -3,7 +3,7 @@
  *
  *   load serve     [--key KEY --accept ACCEPT]            an origin
  *   load echo      --connections N --size BYTES --seconds S [--rate PER_SECOND]
- *   load bulk      --connections N --seconds S
+ *   load bulk      --connections N --seconds S [--size BYTES, beyond 64 KiB: 1 MiB]
  *   load handshake --concurrency N --seconds S [--count N] [--leave 1]
  *   load hold      --connections N --concurrency N --every S
  *
@@ -24,7 +24,7 @@
  * A handshake is over when the other side has ended the connection; with --leave 1 the client ends it
  * as soon as its Close was answered.
  *
- * The origin's answer to a path with `bulk` is frames of 64 KiB without end; to any other, an echo that
+ * The origin's answer to `/bulk` is frames of 64 KiB without end, to `/bulk-large` of 1 MiB; to any other, an echo that
  * is a server's: frames without the mask bit, a Close for a Close, then the end. Payloads are masked with
  * zeros, so an echo needs no arithmetic. There is one key, so an accept needs no hash.
  */
@@ -50,7 +50,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
-enum { READ_MAX = 256 * 1024, HEAD_MAX = 4096, BULK_FRAME = 64 * 1024, PLACES = 16, CODES = 32 };
+enum { READ_MAX = 256 * 1024, HEAD_MAX = 4096, BULK_FRAME = 64 * 1024, LARGE_FRAME = 1024 * 1024, PLACES = 16, CODES = 32 };
 
 /* ---------------------------------------------------------------- what is common */
 
@@ -210,15 +210,24 @@ static void read_arguments(int count, char **words) {
             }
         } else fail("there is no %s", name);
     }
-    if (given.size < 1 || given.size > READ_MAX - 16) fail("--size takes 1 to %d", READ_MAX - 16);
+    if (given.size < 1 || given.size > LARGE_FRAME) fail("--size takes 1 to %d", LARGE_FRAME);
 }
 
 /* ---------------------------------------------------------------- the origin */
 
+/* What is sent without end. */
+struct bulk {
+    char *frames;
+    size_t length;
+};
+
+static struct bulk usual, large;
+
 /* `rest`: what the kernel did not take yet; reading waits for it. */
 struct visit {
     int fd;
-    bool upgraded, bulk, closing;
+    bool upgraded, closing;
+    const struct bulk *bulk;
     char *head;
     size_t head_length;
     unsigned char frame_head[14];
@@ -228,8 +237,6 @@ struct visit {
     size_t rest_at, rest_length;
 };
 
-static char *bulk_frames;
-static size_t bulk_length;
 
 static void end_visit(struct visit *visit) {
     close(visit->fd);
@@ -300,7 +307,7 @@ static bool upgrade(struct visit *visit, const char *data, size_t length) {
                         "Sec-WebSocket-Accept: %s\r\n\r\n",
                         given.accept);
     visit->upgraded = true;
-    visit->bulk = strstr(visit->head, "bulk") != NULL;
+    if (strstr(visit->head, " /bulk")) visit->bulk = strstr(visit->head, " /bulk-large") ? &large : &usual;
     if (!send_to(visit, answer, (size_t)size)) return false;
     size_t early = visit->head_length - (size_t)(end + 4 - visit->head);
     bool fine = true;
@@ -316,9 +323,10 @@ static bool upgrade(struct visit *visit, const char *data, size_t length) {
 /* False where it is over. */
 static bool pour(struct visit *visit) {
     for (;;) {
-        ssize_t sent = send(visit->fd, bulk_frames + visit->rest_at, bulk_length - visit->rest_at, MSG_NOSIGNAL);
+        const struct bulk *bulk = visit->bulk;
+        ssize_t sent = send(visit->fd, bulk->frames + visit->rest_at, bulk->length - visit->rest_at, MSG_NOSIGNAL);
         if (sent < 0) return errno == EAGAIN;
-        visit->rest_at = (visit->rest_at + (size_t)sent) % bulk_length;
+        visit->rest_at = (visit->rest_at + (size_t)sent) % bulk->length;
     }
 }
 
@@ -349,6 +357,18 @@ static bool attend(struct visit *visit) {
     }
 }
 
+static void make_bulk(struct bulk *bulk, size_t size, size_t count) {
+    bulk->length = count * (size + 10);
+    bulk->frames = calloc(1, bulk->length);
+    if (!bulk->frames) fail("no memory");
+    for (size_t i = 0; i < count; i++) {
+        unsigned char *frame = (unsigned char *)bulk->frames + i * (size + 10);
+        frame[0] = 0x82;
+        frame[1] = 127;
+        for (int byte = 0; byte < 8; byte++) frame[2 + byte] = (unsigned char)((uint64_t)size >> (8 * (7 - byte)));
+    }
+}
+
 static int serve(void) {
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t size = sizeof here;
@@ -356,15 +376,8 @@ static int serve(void) {
     if (bind(listener, (struct sockaddr *)&here, sizeof here) || listen(listener, 65535) ||
         getsockname(listener, (struct sockaddr *)&here, &size))
         fail("cannot listen: %s", strerror(errno));
-    bulk_length = 4 * (BULK_FRAME + 10);
-    bulk_frames = calloc(1, bulk_length);
-    if (!bulk_frames) fail("no memory");
-    for (int i = 0; i < 4; i++) {
-        unsigned char *frame = (unsigned char *)bulk_frames + (size_t)i * (BULK_FRAME + 10);
-        frame[0] = 0x82;
-        frame[1] = 127;
-        for (int byte = 0; byte < 8; byte++) frame[2 + byte] = (unsigned char)((uint64_t)BULK_FRAME >> (8 * (7 - byte)));
-    }
+    make_bulk(&usual, BULK_FRAME, 4);
+    make_bulk(&large, LARGE_FRAME, 1);
     static char listening, input;
     watch(listener, &listening);
     watch(0, &input);
@@ -539,7 +552,7 @@ static void ask(struct client *client) {
     int size = snprintf(request, sizeof request,
                         "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n",
-                        work == BULK ? "/bulk" : "/", given.hosts[client->number % given.names], given.key);
+                        work != BULK ? "/" : given.size > BULK_FRAME ? "/bulk-large" : "/bulk", given.hosts[client->number % given.names], given.key);
     client->state = ASKING;
     if (give(client, request, (size_t)size) != size) failed(client, "head not sent");
 }
@@ -811,6 +824,7 @@ int main(int count, char **words) {
     else if (!strcmp(words[1], "handshake")) work = HANDSHAKE;
     else if (!strcmp(words[1], "hold")) work = HOLD;
     else fail("there is no %s", words[1]);
+    if (work != BULK && given.size > READ_MAX - 16) fail("--size takes 1 to %d, but for bulk", READ_MAX - 16);
     if (given.tls) {
         /* It is the server whose cost is asked for: nothing is verified, and no session is resumed. */
         tls = SSL_CTX_new(TLS_client_method());
