@@ -98,22 +98,21 @@ async def call(port: int, tls: ssl.SSLContext | None = None, *, name: str, buffe
 
 
 class CountingOrigin(Origin):
-    """Gives each connection to the test as a peer, and answers nothing by itself."""
+    """Gives each connection to the test as a peer, and answers nothing by itself.
 
-    def __init__(self, *, buffer: int = 0) -> None:
+    listener: of another machine; None: on loopback.
+    """
+
+    def __init__(self, *, buffer: int = 0, listener: socket.socket | None = None) -> None:
         super().__init__()
         self._buffer = buffer
-        self._listener: socket.socket | None = None
+        self._listener = listener
         self._peers: list[Peer] = []
 
     @asynccontextmanager
     async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["CountingOrigin"]:
         assert tls is None, "this origin speaks no TLS"
-        with socket.socket() as listener:
-            if self._buffer:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
-            listener.bind(("127.0.0.1", 0))
-            listener.listen()
+        with self._listener or self._listening() as listener:
             listener.setblocking(False)
             self._listener = listener
             self.port = listener.getsockname()[1]
@@ -122,6 +121,14 @@ class CountingOrigin(Origin):
             finally:
                 for peer in self._peers:
                     peer.close()
+
+    def _listening(self) -> socket.socket:
+        listener = socket.socket()
+        if self._buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        return listener
 
     async def visit(self) -> Peer:
         """The next connection."""
