@@ -25,7 +25,7 @@ from support.parts.kafka import Broker
 from support.parts.processes import Process
 from support.parts.waiting import eventually
 
-CLIENTS = int(os.environ.get("HANDOFF_TEST_CONNECTIONS", "500"))
+CLIENTS = int(os.environ.get("HANDOFF_TEST_CONNECTIONS", "300"))
 """At a single edge; a node of several has half as many."""
 WORKERS = 2
 

@@ -25,7 +25,7 @@ from support.parts.waiting import eventually
 pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 MIB = 1 << 20
-SILENT = int(os.environ.get("HANDOFF_TEST_SILENT", "6000"))
+SILENT = int(os.environ.get("HANDOFF_TEST_SILENT", "5000"))
 FLOOD = "flood.example.com"
 FACTOR = float(os.environ.get("HANDOFF_TEST_FLOOD_FACTOR", "10"))
 ALLOWED = 0.0 if "HANDOFF_TEST_FLOOD_FACTOR" in os.environ else 0.5
