@@ -10,7 +10,7 @@ SOURCES := $(wildcard libs/*/src) $(wildcard services/*/src)
 # In Rust where there is cargo, and said where there is none.
 NATIVE := $(BIN)/python libs/relay/build_native.py
 
-.PHONY: help demo run test fault check fmt bench lock vendor screenshots schemas up down up-check clean
+.PHONY: help demo run test fault fuzz check fmt bench lock vendor screenshots schemas up down up-check clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,12 @@ test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" 
 fault: $(DEV_STAMP) ## the long form of the fault tests: each part killed five times, ten minutes without a broker
 	@tests/support/install.sh $(BIN)/python
 	@HANDOFF_TEST_FAULT_ROUNDS=5 HANDOFF_TEST_AWAY_SECONDS=600 HANDOFF_TEST_CONNECTIONS=1000 \
-	  HANDOFF_TEST_STORM_SECONDS=120 $(BIN)/python -m pytest tests/fault $(args)
+	  HANDOFF_TEST_STORM_SECONDS=120 HANDOFF_TEST_SILENT=10000 \
+	  $(BIN)/python -m pytest tests/fault tests/integration/edge/test_floods.py $(args)
+
+fuzz: $(DEV_STAMP) ## heads, answers, frames and PROXY headers, spoiled for ten minutes each (seconds=60 for one)
+	@HANDOFF_FUZZ_SECONDS=$(or $(seconds),600) $(BIN)/python -m pytest tests/fuzz --timeout 0 -n auto $(args)
+	@HANDOFF_FUZZ_SECONDS=$(or $(seconds),600) $(NATIVE) test
 
 check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date
 	@$(BIN)/ruff format --check .

@@ -100,6 +100,8 @@ class Origin:
         self.answer = answer
         self.echo = True
         self.close_after_answer = False
+        self.early_seconds = 0.03
+        """How long it looks, before it answers, for what should not come yet."""
         self.visits: list[Visit] = []
         self.connections = 0
         self.port = 0
@@ -141,7 +143,7 @@ class Origin:
         visit = Visit(head, b"", writer=writer)
         self.visits.append(visit)
         with suppress(TimeoutError):
-            visit.early = await asyncio.wait_for(reader.read(65536), 0.03)
+            visit.early = await asyncio.wait_for(reader.read(65536), self.early_seconds)
         answer = self.answer(head)
         writer.write(answer if isinstance(answer, bytes) else await answer)
         await writer.drain()

@@ -156,6 +156,48 @@ async def test_a_fin_behind_a_close_frame_lets_the_tls_side_answer(
     assert (end.cause, end.close_code) == ("client_closed", 1000)
 
 
+async def test_a_close_handshake_and_a_fin_end_tls(rig: Rig, secrets: Secrets) -> None:
+    """A client that has closed waits for the server to end the connection."""
+    running = await start(rig, secrets, "client")
+    bye, answer = close(1000, mask=True), close(1000, mask=False)
+    await running.client.send(bye)
+    assert await running.origin.exactly(len(bye)) == bye
+    await running.origin.send(answer)
+    running.origin.finish()
+    assert await running.client.rest() == answer
+    assert await running.origin.rest() == b""
+    assert (await running.ended()).cause == "client_closed"
+
+
+async def test_a_client_that_answers_the_origins_close_frame_ends_tls(
+    rig: Rig, secrets: Secrets
+) -> None:
+    running = await start(rig, secrets, "client")
+    bye, answer = close(1001, mask=False), close(1001, mask=True)
+    await running.origin.send(bye)
+    running.origin.finish()
+    assert await running.client.exactly(len(bye)) == bye
+    await running.client.send(answer)
+    assert await running.client.rest() == b""
+    assert await running.origin.rest() == answer
+    end = await running.ended()
+    assert (end.cause, end.close_code) == ("origin_closed", 1001)
+
+
+async def test_a_client_whose_stream_is_no_frames_is_not_waited_for(
+    rig: Rig, secrets: Secrets
+) -> None:
+    """Its answer to the origin's Close frame could not be told from anything else."""
+    running = await start(rig, secrets, "client")
+    await running.client.send(b"\x89\xff" + bytes(12))
+    await running.origin.exactly(14)
+    bye = close(1002, mask=False)
+    await running.origin.send(bye)
+    running.origin.finish()
+    assert await running.client.rest() == bye
+    assert (await running.ended()).cause == "origin_closed"
+
+
 @sides
 async def test_an_orderly_end(rig: Rig, secrets: Secrets, secured: str) -> None:
     running = await start(rig, secrets, secured)

@@ -117,6 +117,8 @@ def test_any_chunking_gives_the_same_answer(cuts: list[int]) -> None:
         (agreed().replace(b"\r\n", b"\n"), "origin_invalid_answer"),
         (b"HTTP/1.1 200 OK\n", "origin_invalid_answer"),
         (b"\n", "origin_invalid_answer"),
+        (b"\r\n", "origin_invalid_answer"),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n\r\n" + agreed(), "origin_invalid_answer"),
         (agreed("X: " + "a" * ANSWER_HEAD_MAX), "origin_answer_too_large"),
         (b"x" * (ANSWER_HEAD_MAX + 1), "origin_answer_too_large"),
         (

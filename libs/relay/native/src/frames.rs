@@ -255,6 +255,8 @@ pub fn close_frame(code: u16, reason: &str, mask_key: Option<[u8; 4]>) -> Vec<u8
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
     use super::*;
 
     fn follow(parts: &[&[u8]]) -> Follower {
@@ -337,6 +339,119 @@ mod tests {
             };
             assert_eq!(learnt(&whole), learnt(&parts));
             assert_eq!(learnt(&whole), learnt(&stepped));
+        }
+    }
+
+    /// From the rules alone, reading the whole stream anew: messages, the code of a Close frame,
+    /// whether the stream is valid, and whether it is between two frames.
+    fn slowly(stream: &[u8]) -> (u64, Option<u16>, bool, bool) {
+        let (mut messages, mut at) = (0, 0);
+        let big = |bytes: &[u8]| bytes.iter().fold(0_u64, |sum, &byte| sum << 8 | u64::from(byte));
+        while at < stream.len() {
+            let partial = (messages, None, true, false);
+            let Some(&second) = stream.get(at + 1) else { return partial };
+            let (fin, opcode) = (stream[at] >= 0x80, stream[at] % 16);
+            let mut size = u64::from(second % 128);
+            if opcode >= 8 && (size > 125 || !fin) {
+                return (messages, None, false, false);
+            }
+            let mut start = at + 2;
+            if size >= 126 {
+                let width = if size == 126 { 2 } else { 8 };
+                if width == 8 && stream.get(start).is_some_and(|&byte| byte >= 0x80) {
+                    return (messages, None, false, false);
+                }
+                let Some(length) = stream.get(start..start + width) else { return partial };
+                size = big(length);
+                start += width;
+            }
+            let mut key = [0; 4];
+            if second >= 0x80 {
+                let Some(found) = stream.get(start..start + 4) else { return partial };
+                key.copy_from_slice(found);
+                start += 4;
+            }
+            let payload = &stream[start..];
+            if opcode == 8 {
+                if size < 2 {
+                    return if (payload.len() as u64) < size {
+                        partial
+                    } else {
+                        (messages, Some(CLOSE_WITHOUT_CODE), true, false)
+                    };
+                }
+                let [high, low, ..] = *payload else { return partial };
+                let code = u16::from_be_bytes([high ^ key[0], low ^ key[1]]);
+                return (messages, Some(code), true, false);
+            }
+            if (payload.len() as u64) < size {
+                return partial;
+            }
+            messages += u64::from(fin && opcode < 8);
+            at = start + size as usize;
+        }
+        (messages, None, true, true)
+    }
+
+    /// For HANDOFF_FUZZ_SECONDS, with streams that are nearly frames.
+    #[test]
+    fn a_slow_reader_learns_the_same() {
+        let wanted = std::env::var("HANDOFF_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
+        let over = Instant::now() + Duration::from_secs_f64(wanted.unwrap_or(0.5));
+        let seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 | 1;
+        let mut state = seed;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        while Instant::now() < over {
+            let mut stream = Vec::new();
+            for _ in 0..next() % 9 {
+                let first = [0x81, 0x82, 0x01, 0x80, 0x89, 0x8a, 0x88, next() as u8];
+                // A Close frame ends what is followed, so that it is rarer.
+                stream.push(first[(next() % if next() % 4 == 0 { 8 } else { 6 }) as usize]);
+                let size = [0, 1, 2, 5, 125, 126, 300, 70_000][(next() % 8) as usize];
+                let mask = (next() % 2 * 128) as u8;
+                match (next() % 4, size) {
+                    (0, _) => {
+                        stream.push(127 | mask);
+                        stream.extend((size as u64).to_be_bytes());
+                    }
+                    (_, 0..=125) => stream.push(size as u8 | mask),
+                    (_, 126..=65_535) => {
+                        stream.push(126 | mask);
+                        stream.extend((size as u16).to_be_bytes());
+                    }
+                    _ => stream.push(next() as u8),
+                }
+                let behind = size + if mask > 0 { 4 } else { 0 };
+                stream.extend((0..behind).map(|_| next() as u8));
+            }
+            for _ in 0..next() % 3 {
+                let at = next() as usize % (stream.len() + 1);
+                match next() % 3 {
+                    0 => stream.truncate(at),
+                    1 => stream.insert(at, next() as u8),
+                    _ => stream.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x80),
+                }
+            }
+            let mut follower = Follower::default();
+            let mut at = 0;
+            while at < stream.len() {
+                let most = [3, 20, 100_000][(next() % 3) as usize];
+                let end = (at + 1 + next() as usize % most).min(stream.len());
+                if next() % 4 == 0 {
+                    at += follower.feed_to_boundary(&stream[at..end]);
+                }
+                follower.feed(&stream[at..end]);
+                at = end;
+            }
+            let boundary = follower.at_boundary();
+            let learnt = (follower.messages, follower.close_code, follower.valid, boundary);
+            assert_eq!(learnt, slowly(&stream), "seed {seed}, {:?}", &stream);
+            assert_eq!(follower.closed, follower.close_code.is_some());
         }
     }
 }

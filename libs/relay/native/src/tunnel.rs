@@ -842,8 +842,10 @@ impl Tunnel {
         let closed = self.sides[1 - at].follower.closed;
         let side = &mut self.sides[at];
         if side.stream.is_tls() {
-            // Being told, it could answer nothing; after a Close frame it knows and will answer.
-            if !(side.told || closed) {
+            // Being told, it could answer nothing; after a Close frame it knows and will answer,
+            // once: then it waits for this end.
+            let answers = side.follower.valid && !side.follower.closed;
+            if !(side.told || (closed && answers)) {
                 side.eof = true;
             }
             return;

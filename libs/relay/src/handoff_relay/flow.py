@@ -202,8 +202,10 @@ class Flow:
     def pass_end(self, side: Side) -> None:
         """Tell this side that nothing more comes."""
         if side.tls:
-            # Being told, it could answer nothing; after a Close frame it knows and will answer.
-            if not (side.told or side.other.follower.closed):
+            # Being told, it could answer nothing; after a Close frame it knows and will answer,
+            # once: then it waits for this end.
+            answers = side.follower.valid and not side.follower.closed
+            if not (side.told or (side.other.follower.closed and answers)):
                 side.eof = True
             return
         try:

@@ -144,6 +144,9 @@ class Forwarder:
                 )
         except TimeoutError:
             return False
+        # Whoever asks is about to end, and what is still held the next start would tell again.
+        with suppress(LogError):
+            await self.trim()
         return True
 
     @property
