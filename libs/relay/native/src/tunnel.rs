@@ -23,7 +23,7 @@ pub const CLIENT: usize = 0;
 pub const ORIGIN: usize = 1;
 
 /// A payload of which at least this is still to come may bypass this process.
-const SPLICE_MIN: u64 = 32 * 1024;
+const SPLICE_MIN: u64 = 128 * 1024;
 /// It costs more than a read where it brings less than this.
 const SPLICE_FEW: usize = 16 * 1024;
 /// So many full reads in a row make bulk of a stream.
