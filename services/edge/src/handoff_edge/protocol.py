@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Hashable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -24,10 +24,12 @@ from handoff_edge.limits import Admission
 from handoff_edge.metrics import Metrics
 from handoff_edge.proxy_header import SIGHT, ProxyReader
 from handoff_edge.reporter import Reporter
+from handoff_edge.turns import Turns
 from handoff_relay import ServerTls, Stream, TlsStream
 
 _READ: Final = 64 * 1024
 _ACCEPTS_PER_TURN: Final = 128
+_BEGUN_PER_TURN: Final = 4
 _ACCEPT_PAUSE: Final = 0.25
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _SEND_SECONDS: Final = 5.0
@@ -201,7 +203,11 @@ class ClientPort:
     """Accepts clients on a listening socket and calls `on_head` for each whole head, in a task of
     its own that is bounded by what the handshake bounds.
 
-    max_handshakes: tasks at once; beyond it, clients get 503 `busy`.
+    Heads that are whole take turns by whose they are, a few in each turn of the event loop: what is
+    under way goes on first, and one service's crowd does not stand before another's clients.
+
+    max_handshakes: under way or waiting for their turn; beyond it, clients get 503 `busy`.
+    owner_of: whose a host is; None: nobody's.
     proxies: networks whose connections begin with a header of the PROXY protocol, and no others.
     tls: gives what clients are spoken with by; None: a port without TLS.
     """
@@ -215,6 +221,7 @@ class ClientPort:
         *,
         head_timeout: float,
         max_handshakes: int,
+        owner_of: Callable[[str], Hashable] = lambda _: None,
         proxies: Collection[Network] = (),
         tls: Callable[[], ServerTls] | None = None,
     ) -> None:
@@ -224,6 +231,8 @@ class ClientPort:
         self._reporter = reporter
         self._head_timeout = head_timeout
         self._max_handshakes = max_handshakes
+        self._owner_of = owner_of
+        self._whole = Turns[tuple[Client, Head]]()
         self._proxies = proxies
         self._tls = tls
         self._logger = get_logger("edge")
@@ -260,6 +269,8 @@ class ClientPort:
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
+        while self._whole:
+            self._own(self._on_head(*self._whole.take()))
         for client in list(self._waiting):
             self._forget(client)
             client.close()
@@ -413,11 +424,19 @@ class ClientPort:
         return not client.shaking
 
     def _begin(self, client: Client, head: Head) -> None:
-        if len(self._tasks) >= self._max_handshakes:
+        if len(self._tasks) + len(self._whole) >= self._max_handshakes:
             text = f"{self._max_handshakes} handshakes are under way"
             self.refuse(client, Refusal("busy", text, retry_after=1), host=head.host)
             return
-        self._own(self._on_head(client, head))
+        if not self._whole:
+            asyncio.get_running_loop().call_soon(self._begin_some)
+        self._whole.put(self._owner_of(head.host), (client, head))
+
+    def _begin_some(self) -> None:
+        for _ in range(min(_BEGUN_PER_TURN, len(self._whole))):
+            self._own(self._on_head(*self._whole.take()))
+        if self._whole:
+            asyncio.get_running_loop().call_soon(self._begin_some)
 
     def _head_late(self, client: Client) -> None:
         self._forget(client)

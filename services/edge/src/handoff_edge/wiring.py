@@ -283,6 +283,7 @@ class Edge:
             self.reporter,
             head_timeout=self._settings.head_timeout,
             max_handshakes=self._settings.max_handshakes,
+            owner_of=self._owner_of,
             proxies=self._settings.proxy_networks,
             tls=tls,
         )
