@@ -128,7 +128,7 @@ class Distributed:
         """Log lines of a process with that event."""
         found = []
         for line in self.processes[name].log.read_text(errors="replace").splitlines():
-            if f'"event": "{event}"' in line:
+            if f'"event":"{event}"' in line:
                 found.append(json.loads(line))
         return found
 

@@ -43,8 +43,8 @@ async def console(apis: Proxy, tmp_path: Path) -> AsyncIterator[str]:
     )
     await process.start()
     try:
-        await process.wait_line('"event": "ready"', seconds=40)
-        found = re.search(r'"port": (\d+), "event": "ready"', process.output())
+        await process.wait_line('"event":"ready"', seconds=40)
+        found = re.search(r'"port":(\d+),"event":"ready"', process.output())
         assert found, process.output()
         yield f"http://127.0.0.1:{found[1]}"
     finally:

@@ -132,7 +132,9 @@ async def test_stats_by_day_and_region(place: Place) -> None:
 
 
 async def test_stats_by_minute_for_the_last_two_hours(place: Place) -> None:
-    body = await place.json("/stats/service/a-2", by="minute", **{"from": "1 hour ago"})
+    body = await place.json(
+        "/stats/service/a-2", by="minute", **{"from": str(RECENT // 1000 - 600)}
+    )
     rows = {row["start_time"] * 1000: row for row in body["data"]}
     found = {
         at: (row["websocket_conn_time_ms"], row["websocket_req_body_bytes"], row["requests"])
