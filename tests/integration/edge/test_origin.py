@@ -4,7 +4,8 @@ import asyncio
 import datetime
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,41 @@ async def test_a_name_that_cannot_be_looked_up(tmp_path: Path) -> None:
         assert await code(w) == "origin_lookup_failed"
         assert await code(w) == "origin_lookup_failed"
         assert asked == [NAME]
+
+
+@contextmanager
+def full_listener() -> Iterator[int]:
+    """Its port: the kernel drops who would connect there, since nobody accepts those before."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("addresses", [1, 2])
+async def test_an_origin_that_does_not_answer_a_connect_is_a_time_out(
+    tmp_path: Path, addresses: int
+) -> None:
+    with full_listener() as port:
+
+        async def found(host: str, _: int) -> Sequence[Any]:
+            place = (
+                socket.AF_INET,
+                socket.SOCK_STREAM,
+                socket.IPPROTO_TCP,
+                "",
+                ("127.0.0.1", port),
+            )
+            return [place] * addresses
+
+        async with world(
+            tmp_path, backend={"address": NAME}, look_up=found, connect_timeout=0.2
+        ) as w:
+            assert await code(w) == "origin_timeout"
+            assert w.origin.connections == 0
 
 
 async def test_a_slow_name_server_holds_up_only_its_own_service(tmp_path: Path) -> None:

@@ -217,6 +217,9 @@ class Dialer:
                         infos, happy_eyeballs_delay=_EYEBALLS_DELAY
                     )
             own = sock.getpeername()[1] in self._own_ports() and same_host(sock)
+        except TimeoutError:
+            # It is an OSError too, and has a code of its own.
+            raise
         except (OSError, RuntimeError) as error:
             if sock is not None:
                 wire.close(sock)
