@@ -1,6 +1,7 @@
 """Structured logs and metrics. Nothing is configured at import: `configure_logs` is called once by
 a program's `main`."""
 
+import json
 import logging
 import sys
 from typing import Any, TextIO
@@ -43,7 +44,11 @@ def configure_logs(*, level: str = "info", stream: TextIO | None = None) -> None
 
 def _json(event: Any, **_: Any) -> str:
     # What has no JSON is shown all the same: a line must not be lost over one of its fields.
-    return msgspec.json.encode(event, enc_hook=repr).decode()
+    try:
+        return msgspec.json.encode(event, enc_hook=repr).decode()
+    except (TypeError, ValueError, OverflowError):
+        # Surrogates and numbers that fit no machine word, which the slower one takes.
+        return json.dumps(event, default=repr, separators=(",", ":"))
 
 
 def _number(level: str) -> int:
