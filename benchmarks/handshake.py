@@ -10,8 +10,7 @@ so is what it does up to a moment after the last connection has ended. Peers wri
 Whoever is asked has a core of its own; clients and origin share another. Each of them runs through
 all rounds and they take their turns within each. A connection is opened, sends a Close frame at
 once, gets the origin's, and sees the end of the stream. With TLS the handshake is a whole one,
-without resumption, and the client leaves once its Close was answered: an origin's FIN is not passed
-on by our relays then, since the client may still have something to say.
+without resumption, and the client leaves once its Close was answered, whoever is asked.
 
 In a storm, clients from eight networks connect all at once to a process that has just been started,
 and stay. Who is refused comes again 0.2 s later; a time is counted from the connect that led to the
