@@ -41,6 +41,7 @@ async def test_workers_that_join_leave_and_die_all_the_time(
     ) as system:
         await system.start("config", "metering", "billing", "billing-1", "edge")
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         loop = asyncio.get_running_loop()
         async with churning(load, chance):
@@ -73,6 +74,7 @@ async def test_edges_of_two_workers_and_then_of_one(
         await system.start("config", "metering", "metering-1", "metering-2", "billing", "edge")
         await system.start("edge-1")
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         loads = [Load(system.ports[name], tenant.domain) for name in ("edge", "edge-1")]
         for load in loads:
             await load.open(60, talk=0.3)
@@ -88,7 +90,7 @@ async def test_edges_of_two_workers_and_then_of_one(
             await load.open(20, talk=0.3)
             await load.close_all()
         report = await reconciled(system, tenant, *loads)
-        assert report.recorded >= 160
+        assert report.recorded >= 160, [load.refused_for for load in loads]
         for name in ("edge", "edge-1"):
             assert len(system.logged(name, "journal_adopted")) == 1
 
@@ -116,6 +118,7 @@ async def test_a_limit_holds_for_a_node_whose_workers_are_killed(
     ) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         admin = f"http://127.0.0.1:{system.admin['edge']}"
         async with system.api(tenant.tokens["engineer"]) as engineer, httpx.AsyncClient() as client:
@@ -160,6 +163,7 @@ async def test_a_killed_worker_of_a_node_is_started_again(
     ) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         await load.open(60, talk=0.3)
         admin = f"http://127.0.0.1:{system.admin['edge']}"
@@ -193,6 +197,7 @@ async def test_records_that_cannot_be_folded_are_parked_and_hold_nothing_else_up
     async with distributed(tmp_path / "system", broker.bootstrap, server.address) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         log = KafkaLog(broker.bootstrap)
         ahead = int((datetime.now(UTC) + timedelta(hours=1)).timestamp() * 1000)
         skewed = Script(ahead, connection_id="skewed", customer_id=tenant.customer_id).accepted()

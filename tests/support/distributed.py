@@ -102,6 +102,22 @@ class Distributed:
         await self.processes[name].start()
         await self.ready(name)
 
+    async def edges_know(self, enabled: int = 1) -> None:
+        """Wait until each worker of each running edge knows of that many enabled services."""
+        edges = [n for n, p in self.processes.items() if n.startswith("edge") and p.running]
+        async with httpx.AsyncClient() as client:
+
+            async def known() -> bool | None:
+                for name in edges:
+                    url = f"http://127.0.0.1:{self.admin[name]}/v1/edge"
+                    state = (await client.get(url)).json()
+                    for worker in state.get("workers", [state]):
+                        if worker.get("rulebook", {}).get("enabled", 0) < enabled:
+                            return None
+                return True
+
+            await eventually(known, f"the edges know {enabled} enabled services")
+
     async def stop(self) -> dict[str, int]:
         """SIGTERM to all, edges first; name → exit status."""
         statuses = {}

@@ -19,13 +19,14 @@ import contextlib
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 HEAD_END = b"\r\n\r\n"
 _LENGTHS = itertools.cycle(range(1, 1_000))
@@ -128,6 +129,8 @@ class Load:
     seen: list[Seen] = field(default_factory=list)
     refused: int = 0
     refused_at_ns: list[int] = field(default_factory=list)
+    refused_for: Counter[str] = field(default_factory=Counter)
+    """What each refused one was told, or the error that it ended with."""
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _open: set[ClientConnection] = field(default_factory=set)
 
@@ -153,8 +156,9 @@ class Load:
                         create_connection=CountedConnection,
                         additional_headers={"X-Client": "x" * next(_LENGTHS)},
                     )
-                except (OSError, WebSocketException, TimeoutError):
+                except (OSError, WebSocketException, TimeoutError) as e:
                     self.refused += 1
+                    self.refused_for[_told(e)] += 1
                     self.refused_at_ns.append(opening)
                     return
                 assert isinstance(connection, CountedConnection)
@@ -224,3 +228,10 @@ class Load:
         with file.open("a") as out:
             for line in self.lines():
                 out.write(json.dumps(line) + "\n")
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, InvalidStatus):
+        response = error.response
+        return f"{response.status_code} {(response.body or b'').decode(errors='replace')}"
+    return repr(error)

@@ -12,6 +12,7 @@ import pytest
 
 from handoff_common import codec
 from handoff_common.clock import ManualClock
+from handoff_common.errors import LogError
 from handoff_common.events import (
     ConnectionAccepted,
     ConnectionBytes,
@@ -31,8 +32,8 @@ from handoff_edge.delivery import Direct
 from handoff_edge.metrics import Metrics
 from handoff_edge.recorder import Recorder
 from handoff_edge.recovery import recover
-from support.edge_events import request_bytes
-from support.edge_world import World, all_records, edge_events, until, world
+from support.edge_events import request_bytes, service
+from support.edge_world import World, all_records, edge_events, publish, until, world
 from support.faulty_log import Faulty
 
 FRAME = b"\x81\x85\x01\x02\x03\x04ieoha"
@@ -443,3 +444,33 @@ async def test_the_rule_book_is_there_before_the_log_is_read(tmp_path: Path) -> 
     assert not broken.seen
     await log.close()
     await other.close()
+
+
+async def test_what_came_while_the_edge_was_gone_is_known_before_the_first_client(
+    tmp_path: Path,
+) -> None:
+    log = await SqliteLog.open(tmp_path / "log.db")
+    async with world(tmp_path, log=log):
+        pass
+    await publish(log, service(101, service_id="new", domains=("new.example.com",)))
+    async with world(tmp_path, log=log, configured=False) as w:
+        assert w.edge.port
+        assert w.edge.configuration.book.services == 2
+    await log.close()
+
+
+class AwayLog(SqliteLog):
+    """Its file is there, and it does not answer."""
+
+    async def identity(self, topic: str) -> str:
+        raise LogError(f"{topic}: no answer")
+
+
+async def test_an_edge_whose_log_is_away_takes_clients_with_what_it_knew(tmp_path: Path) -> None:
+    async with world(tmp_path):
+        pass
+    log = await AwayLog.open(tmp_path / "log.db")
+    async with world(tmp_path, log=log, configured=False) as w:
+        assert w.edge.port
+        assert w.edge.configuration.book.services == 1
+    await log.close()

@@ -1,12 +1,15 @@
 """Feeds the rule book from the log, and keeps it on disk with the positions it was read up to.
 
-An edge that starts while the log is away works from the file and states its age. A log that fails
-while the edge runs changes nothing: the book stays as it is, and reading is tried again.
+An edge that starts reads first what came while it was gone, since the file may be old: what it does
+not tell of would be refused. One that starts while the log is away works from the file and states
+its age. A log that fails while the edge runs changes nothing: the book stays as it is, and reading
+is tried again.
 """
 
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +61,8 @@ class Configuration:
         self.book = RuleBook()
         self.seen = False
         self.changed = asyncio.Event()
+        self._looked = asyncio.Event()
+        self._current = False
 
     @property
     def age_ms(self) -> int | None:
@@ -94,6 +99,14 @@ class Configuration:
         self._current_ms = saved.current_ms
         self.seen = True
 
+    async def first_look(self, *, timeout: float) -> bool:
+        """Wait until `run` has read the log to its end, or found that it cannot; whether the book
+        is up to date. timeout: seconds, for a log that answers neither way."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._looked.wait()
+        return self._current
+
     async def run(self) -> None:
         """The loop that reads the log."""
         while True:
@@ -105,6 +118,7 @@ class Configuration:
                 self.positions = {}
             except LogError as error:
                 self._logger.error("configuration_unreachable", detail=str(error))
+                self._looked.set()
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def keep(self) -> None:
@@ -165,6 +179,8 @@ class Configuration:
                 caught_up = await subscription.caught_up()
                 if caught_up:
                     self._current_ms = self._clock.now_ms()
+                    self._current = True
+                    self._looked.set()
                     if not self.seen:
                         self.seen = self._unsaved = True
                         self.changed.set()

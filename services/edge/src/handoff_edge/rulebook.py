@@ -95,6 +95,12 @@ class RuleBook:
         return sum(1 for service in self._services.values() if service.deleted_at is None)
 
     @property
+    def enabled(self) -> int:
+        """Of the services, those with the product enabled."""
+        known = self._services.values()
+        return sum(1 for s in known if s.deleted_at is None and s.websockets_enabled)
+
+    @property
     def domains(self) -> int:
         return len(self._claims)
 

@@ -51,6 +51,8 @@ _REPORT_SECONDS = 2.0
 """Seconds, at a stop, for the log to take the last counts of refusals: they are not billed."""
 
 _CATCH_UP_SECONDS = 1.0
+# A broker that is away answers nothing for a while; clients should not wait for its time-out.
+_FIRST_LOOK_SECONDS = 5.0
 
 _RULEBOOK = "rulebook.json"
 
@@ -229,6 +231,7 @@ class Edge:
             "journal_backlog": self.recorder.backlog,
             "rulebook": {
                 "services": book.services,
+                "enabled": book.enabled,
                 "domains": book.domains,
                 "age_ms": self.configuration.age_ms,
             },
@@ -291,6 +294,8 @@ class Edge:
     async def open(self) -> None:
         """Take clients. Raises SettingError where the port is not free."""
         assert self._port is not None
+        if not await self.configuration.first_look(timeout=_FIRST_LOOK_SECONDS):
+            self._logger.warning("rulebook_not_current", age_ms=self.configuration.age_ms)
         settings = self._settings
         self._listen(self._port, "edge_port", settings.edge_port, self._listener)
         if self._tls_port is not None:
