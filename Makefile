@@ -56,6 +56,7 @@ fault: $(DEV_STAMP) ## the long form of the fault tests: each part killed five t
 fuzz: $(DEV_STAMP) ## heads, answers, frames and PROXY headers, spoiled for ten minutes each (seconds=60 for one)
 	@HANDOFF_FUZZ_SECONDS=$(or $(seconds),600) $(BIN)/python -m pytest tests/fuzz --timeout 0 -n auto $(args)
 	@HANDOFF_FUZZ_SECONDS=$(or $(seconds),600) $(NATIVE) test
+	@HANDOFF_FUZZ_SECONDS=5 $(NATIVE) miri
 
 check: $(DEV_STAMP) ## format, lint, types, import rules, schemas up to date
 	@$(BIN)/ruff format --check .

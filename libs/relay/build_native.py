@@ -1,7 +1,8 @@
 """Builds the native relay with cargo, where there is one; and is the hook by which `pip` does so.
 
-`python build_native.py` puts the extension beside the Python sources; `python build_native.py test`
-runs cargo's own checks. Without cargo it says so, and the relay is the Python one.
+`python build_native.py` puts the extension beside the Python sources; with `check` and `test` it runs
+cargo's own checks, with `miri` those tests that need no system under Rust's interpreter. Without
+cargo it says so, and the relay is the Python one.
 
 `native/Cargo.pins` is a Cargo.lock without the addresses of registries: versions and hashes. The
 lock itself is made of it here, with the address that this machine's cargo uses.
@@ -24,6 +25,7 @@ _CRATE = _HERE / "native"
 _EXTENSION = _HERE / "src" / "handoff_relay" / "_native.abi3.so"
 _OLDEST = (1, 85)
 """The cargo that the crate needs."""
+_PURE = ("frames", "pace", "wheel")
 
 
 class BuildHook(BuildHookInterface[Any]):
@@ -77,6 +79,16 @@ def test() -> None:
     _cargo("test", "--quiet", "--locked")
 
 
+def miri() -> None:
+    """What computes and asks the system for nothing, under Miri, where a toolchain has it."""
+    if reason := _unable() or _without_miri():
+        print(f"the native relay is not run under Miri: {reason}", file=sys.stderr)
+        return
+    lock()
+    os.environ |= {"MIRIFLAGS": "-Zmiri-disable-isolation", "CARGO_TARGET_DIR": "target/miri"}
+    _cargo("+nightly", "miri", "test", "--quiet", "--locked", "--lib", "--", *_PURE)
+
+
 def lock() -> None:
     """Write Cargo.lock, if it is not the one that the pins give."""
     pins = (_CRATE / "Cargo.pins").read_text()
@@ -121,6 +133,14 @@ def _unable() -> str:
     return "" if shutil.which("cc") else "there is no C compiler (cc) to link with"
 
 
+def _without_miri() -> str:
+    cargo = _find_cargo()
+    assert cargo is not None
+    command = [cargo, "+nightly", "miri", "--version"]
+    said = subprocess.run(command, capture_output=True, check=False)
+    return "there is no nightly toolchain with miri and rust-src" if said.returncode else ""
+
+
 def _find_cargo() -> str | None:
     home = os.environ.get("CARGO_HOME") or Path.home() / ".cargo"
     return shutil.which("cargo") or shutil.which("cargo", path=str(Path(home) / "bin"))
@@ -156,7 +176,9 @@ if __name__ == "__main__":
             check()
         case ["test"]:
             test()
+        case ["miri"]:
+            miri()
         case ["pin"]:
             pin()
         case other:
-            sys.exit(f"{' '.join(other)!r}: takes build, check, test or pin")
+            sys.exit(f"{' '.join(other)!r}: takes build, check, test, miri or pin")
