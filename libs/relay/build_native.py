@@ -1,7 +1,7 @@
 """Builds the native relay with cargo, where there is one; and is the hook by which `pip` does so.
 
-`python build_native.py` puts the extension beside the Python sources; with `check` and `test` it runs
-cargo's own checks, with `miri` those tests that need no system under Rust's interpreter. Without
+`python build_native.py` puts the extension beside the Python sources; `check` and `test` run
+cargo's own checks, and `miri` those tests that need no system under Rust's interpreter. Without
 cargo it says so, and the relay is the Python one.
 
 `native/Cargo.pins` is a Cargo.lock without the addresses of registries: versions and hashes. The

@@ -26,6 +26,7 @@ from handoff_edge.head import Head
 from handoff_edge.limits import ServiceCounts
 from handoff_edge.metrics import Metrics, Watch
 from handoff_edge.origin import Dialer
+from handoff_edge.patience import Patience
 from handoff_edge.protocol import Client
 from handoff_edge.recorder import JournalUnavailable, Recorder
 from handoff_edge.refusals import Owner
@@ -52,6 +53,7 @@ class Denied(Exception):
 class Node:
     """What all handshakes of an edge share.
 
+    owner_of: whose a host is by the configuration of now; None: nobody's.
     draining: once set, no further handoff is begun, and none that is under way is completed.
     under_way: the task of each handshake, and whether it may still be given up.
     """
@@ -65,6 +67,8 @@ class Node:
     clock: Clock
     metrics: Metrics
     reporter: Reporter
+    patience: Patience
+    owner_of: Callable[[str], Owner | None]
     answer_timeout: float
     logger: Any = field(default_factory=lambda: get_logger("edge"))
     draining: bool = False
@@ -363,7 +367,25 @@ class Handshake:
         self._commit()
         self._count(code, **fields)
         self._let_go()
+        await self._wait_for_answer()
         await self._client.answer(data)
+
+    async def _wait_for_answer(self) -> None:
+        node = self._node
+        if node.draining:
+            return
+        handoff, host = self._handoff, self._head.host
+        owner = Owner(handoff.customer_id, handoff.service_id) if handoff else node.owner_of(host)
+        seconds = node.patience.enter(owner, node.clock.now_ms())
+        if not seconds:
+            return
+        node.metrics.refused_slowly.inc()
+        # What it still sends is not wanted, and must not turn the loop.
+        self._client.unwatch()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            node.patience.leave()
 
     def _let_go(self) -> None:
         """Close the origin's side and give the service's place back, where they are still held."""

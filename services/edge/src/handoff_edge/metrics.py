@@ -131,6 +131,11 @@ class Metrics:
             ["code"],
             registry=registry,
         )
+        self.refused_slowly = Counter(
+            "handoff_edge_refused_slowly",
+            "Refusals that were held back, since too many asked for the same service",
+            registry=registry,
+        )
         self.closed = Counter(
             "handoff_edge_connections_closed",
             "Connections closed, by reason and by the close code that was said or told",

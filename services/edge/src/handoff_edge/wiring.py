@@ -28,6 +28,7 @@ from handoff_edge.head import Head
 from handoff_edge.limits import Admission, ServiceCounts, Shared
 from handoff_edge.metrics import Metrics, OpenByService
 from handoff_edge.origin import Dialer, LookUp, Resolver
+from handoff_edge.patience import Patience
 from handoff_edge.protocol import ClientPort
 from handoff_edge.recorder import Recorder
 from handoff_edge.recovery import recover
@@ -51,6 +52,8 @@ _REPORT_SECONDS = 2.0
 """Seconds, at a stop, for the log to take the last counts of refusals: they are not billed."""
 
 _CATCH_UP_SECONDS = 1.0
+_REFUSALS_AT_ONCE = 20
+_REFUSED_SECONDS = 1.0
 # A broker that is away answers nothing for a while; clients should not wait for its time-out.
 _FIRST_LOOK_SECONDS = 5.0
 
@@ -267,6 +270,12 @@ class Edge:
             clock=self._clock,
             metrics=self.metrics,
             reporter=self.reporter,
+            patience=Patience(
+                at_once=_REFUSALS_AT_ONCE,
+                seconds=_REFUSED_SECONDS,
+                most=self._settings.max_handshakes // 4,
+            ),
+            owner_of=self._owner_of,
             answer_timeout=self._settings.answer_timeout,
         )
         self._port = self._new_port(None)
