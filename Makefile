@@ -17,7 +17,7 @@ help: ## list the commands
 
 # A stamp holds the hash of what was installed: a set-up is reused until the locks or the
 # distributions change, and a half-done set-up is done again.
-RUN_STAMP := $(VENV)/.run-$(shell cat requirements.lock libs/*/pyproject.toml services/*/pyproject.toml libs/relay/build_native.py libs/relay/native/Cargo.* libs/relay/native/src/* | sha256sum | cut -c1-16)
+RUN_STAMP := $(VENV)/.run-$(shell cat requirements.lock libs/*/pyproject.toml services/*/pyproject.toml libs/relay/build_native.py libs/relay/native/Cargo.* $$(find libs/relay/native/src -name "*.rs" | sort) | sha256sum | cut -c1-16)
 DEV_STAMP := $(VENV)/.dev-$(shell cat requirements.lock requirements-dev.lock libs/*/pyproject.toml services/*/pyproject.toml | sha256sum | cut -c1-16)
 
 $(RUN_STAMP):
