@@ -15,10 +15,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import as_file, files
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -49,6 +47,9 @@ from handoff_common.errors import DatabaseAway, PositionConflict
 from handoff_common.instants import to_ms
 from handoff_common.log import Partition
 from handoff_common.settings import DatabaseSettings
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -422,11 +423,16 @@ async def _migrate(db: Database, package: str, folder: str) -> None:
 
 
 def _upgrade(connection: Connection, folder: str) -> None:
+    # Who does not migrate starts without loading it.
+    from alembic import command
+
     command.upgrade(alembic_config(folder, connection), "head")
 
 
-def alembic_config(folder: str, connection: Connection) -> Config:
+def alembic_config(folder: str, connection: Connection) -> "Config":
     """What alembic needs to work on an open connection with the migrations in `folder`."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", folder)
     config.set_main_option("path_separator", "os")

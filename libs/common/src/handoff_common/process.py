@@ -1,6 +1,7 @@
-"""A service as a process of its own: its command line, its log by URL, its HTTP port, its end.
+"""A service as a process of its own: its command line, its log by URL, its memory.
 
-What the processes of all services share, and nothing of what any of them does.
+What the processes of all services share, and nothing of what any of them does. No database is in
+here: an edge has none, and should start without loading what reaches one.
 """
 
 import asyncio
@@ -13,14 +14,12 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
-from handoff_common.database import Database, Limits
 from handoff_common.errors import HandoffError, LogUnreachable, SettingError
 from handoff_common.log import EventLog
 from handoff_common.log_kafka import SCHEME as KAFKA
 from handoff_common.log_kafka import KafkaLog
 from handoff_common.log_kafka.topics import REPLICATION, Wanted, check
 from handoff_common.log_sqlite import SqliteLog
-from handoff_common.service import Service, listen, running, serving, stop_signals
 from handoff_common.settings import DatabaseSettings
 from handoff_common.telemetry import configure_logs, get_logger
 
@@ -55,11 +54,6 @@ class ProcessSettings(DatabaseSettings):
         "sqlite+aiosqlite:///path"
     )
     topic_replication: Replication = REPLICATION
-
-
-def database_of(settings: ProcessSettings, name: str) -> Database:
-    """The service's database; the server's list of connections calls this process by `name`."""
-    return Database(settings.database_url, limits=Limits.of(settings), name=f"handoff-{name}")
 
 
 def settle_memory() -> None:
@@ -125,32 +119,6 @@ async def log_of(url: str, *, replication: int = REPLICATION) -> AsyncIterator[E
         yield embedded
     finally:
         await embedded.close()
-
-
-async def serve(
-    name: str,
-    build: Callable[[EventLog, Database], Service],
-    settings: ProcessSettings,
-    *,
-    host: str,
-    port: int,
-) -> None:
-    """Until a signal. Raises HandoffError where a part cannot start or ends by itself."""
-    database = database_of(settings, name)
-    try:
-        async with log_of(settings.log, replication=settings.topic_replication) as log:
-            service = build(log, database)
-            async with stop_signals() as stop, running(service) as failed:
-                with listen(host, port) as listener:
-                    async with serving(service.app, listener):
-                        get_logger(service.name).info("ready", port=listener.getsockname()[1])
-                        settle_memory()
-                        failed.add_done_callback(lambda _: stop.set())
-                        await stop.wait()
-                        if failed.done():
-                            failed.result()
-    finally:
-        await database.close()
 
 
 async def _checked(bootstrap: str, replication: int) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from handoff_common import process
+from handoff_common import process, rest_process
 from handoff_common.clock import SystemClock
 from handoff_common.database import migrate
 from handoff_common.settings import load, shown
@@ -16,7 +16,7 @@ async def serve() -> None:
     """Until a signal."""
     own, where = load(ConfigSettings, os.environ), load(ConfigProcess, os.environ)
     get_logger("config").info("settings", **shown(own), **shown(where))
-    await process.serve(
+    await rest_process.serve(
         "config",
         lambda log, database: build(own, log=log, database=database, clock=SystemClock()),
         where,
@@ -27,7 +27,7 @@ async def serve() -> None:
 
 async def upgrade() -> None:
     """Bring the database to this release's tables."""
-    database = process.database_of(load(ConfigProcess, os.environ), "config")
+    database = rest_process.database_of(load(ConfigProcess, os.environ), "config")
     try:
         await migrate(database, PACKAGE)
     finally:

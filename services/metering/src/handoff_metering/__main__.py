@@ -3,7 +3,7 @@
 import os
 import sys
 
-from handoff_common import process
+from handoff_common import process, rest_process
 from handoff_common.clock import SystemClock
 from handoff_common.settings import load, shown
 from handoff_common.telemetry import get_logger
@@ -17,7 +17,7 @@ async def serve() -> None:
     """Until a signal."""
     own, where = load(MeteringSettings, os.environ), load(MeteringProcess, os.environ)
     get_logger("metering").info("settings", **shown(own), **shown(where))
-    await process.serve(
+    await rest_process.serve(
         "metering",
         lambda log, database: build(own, log=log, database=database, clock=SystemClock()),
         where,
@@ -28,7 +28,7 @@ async def serve() -> None:
 
 async def upgrade() -> None:
     """Bring the database to this release's tables."""
-    database = process.database_of(load(MeteringProcess, os.environ), "metering")
+    database = rest_process.database_of(load(MeteringProcess, os.environ), "metering")
     try:
         await upgraded(load(MeteringSettings, os.environ), database=database, clock=SystemClock())
     finally:
@@ -38,7 +38,7 @@ async def upgrade() -> None:
 async def rebuild() -> None:
     """Make the projections again from the log, with every worker of the service stopped."""
     own, where = load(MeteringSettings, os.environ), load(MeteringProcess, os.environ)
-    database = process.database_of(where, "metering")
+    database = rest_process.database_of(where, "metering")
     try:
         async with process.log_of(where.log, replication=where.topic_replication) as log:
             done = await rebuilt(own, log=log, database=database, clock=SystemClock())
