@@ -5,11 +5,13 @@ import base64
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.kustomize import ROOT, Object, build
+from support.kustomize import ROOT, Object, build, build_with
 from support.manifest_links import references
 from support.manifest_model import Manifests, Outside
 from support.manifest_network import Arrow, arrows
@@ -83,6 +85,27 @@ def test_the_base_allows_exactly_the_arrows_of_the_architecture() -> None:
 def test_dev_allows_origins_inside_the_cluster_besides() -> None:
     private = {("edge", "elsewhere", port) for port in (443, 5432)}
     assert allowed_in("overlays/dev") == architecture(lambda _: "postgres") | private
+
+
+# --- The TLS port ---
+
+
+def test_the_component_of_the_tls_port_opens_it_and_nothing_else(tmp_path: Path) -> None:
+    found = build_with("base", "components/edge-tls", tmp_path.resolve())
+    secrets = {**documented_secrets(), "edge-tls": frozenset({"tls.crt", "tls.key"})}
+    around = replace(outside("base"), secrets=secrets)
+    assert problems(found, around) == []
+    manifests = Manifests(found, around)
+    allowed = {arrow for arrow in arrows(manifests) if arrow[1] != "dns"}
+    assert allowed - allowed_in("base") == {(client, "edge", 8443) for client in ANYBODY}
+    assert allowed_in("base") <= allowed
+    service = manifests.get("Service", "edge")
+    assert service is not None
+    ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
+    assert ports == {"clients": 80, "clients-tls": 443}
+    [edge] = [workload for workload in manifests.workloads if workload.name == "edge"]
+    [tls] = [volume for volume in edge.pod["volumes"] if volume["name"] == "tls"]
+    assert tls["secret"] == {"secretName": "edge-tls", "defaultMode": 0o440}
 
 
 # --- Seeded faults ---
