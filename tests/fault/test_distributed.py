@@ -30,7 +30,9 @@ async def test_whatever_is_killed_nothing_is_lost_and_nothing_is_billed_twice(
     tmp_path: Path, origin: int, broker: Broker, server: Database
 ) -> None:
     chance = random.Random(20_261)
-    async with distributed(tmp_path / "system", broker.bootstrap, server.address) as system:
+    async with distributed(
+        tmp_path / "system", broker.bootstrap, server.address, jobs=True
+    ) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
         load = Load(system.edge_port, tenant.domain)
