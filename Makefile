@@ -54,7 +54,7 @@ fault: $(DEV_STAMP) ## the long form of the fault tests: each part killed five t
 	  $(BIN)/python -m pytest tests/fault tests/integration/edge/test_floods.py $(args)
 
 fuzz: $(DEV_STAMP) ## heads, answers, frames and PROXY headers, spoiled for ten minutes each (seconds=60 for one)
-	@HANDOFF_FUZZ_SECONDS=$(or $(seconds),600) $(BIN)/python -m pytest tests/fuzz --timeout 0 -n auto $(args)
+	@HANDOFF_FUZZ_SECONDS=$(or $(seconds),600) $(BIN)/python -m pytest tests/fuzz --timeout 0 -n auto -rP $(args)
 	@HANDOFF_FUZZ_SECONDS=$(or $(seconds),600) $(NATIVE) test
 	@HANDOFF_FUZZ_SECONDS=5 $(NATIVE) miri
 

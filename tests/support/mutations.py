@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Final
 
 SECONDS: Final = float(os.environ.get("HANDOFF_FUZZ_SECONDS", "1"))
-"""Of each target."""
+"""Of each target, of the processor: a busy machine's clock would promise more than was done."""
 
 SEED: Final = int(os.environ.get("HANDOFF_FUZZ_SEED", "0")) or time.time_ns()
 _CHECK_EVERY = 64
@@ -29,9 +29,9 @@ def fuzz(corpus: Sequence[bytes], dictionary: Sequence[bytes], check: Callable[.
     chance = random.Random(SEED)
     pool = list(corpus)
     kinds: set[object] = set()
-    over = time.monotonic() + SECONDS
+    over = time.process_time() + SECONDS
     count = 0
-    while count % _CHECK_EVERY or time.monotonic() < over:
+    while count % _CHECK_EVERY or time.process_time() < over:
         data = pool[count] if count < len(corpus) else _mutated(chance, pool, dictionary)
         count += 1
         try:
@@ -42,6 +42,7 @@ def fuzz(corpus: Sequence[bytes], dictionary: Sequence[bytes], check: Callable[.
         if kind not in kinds and len(pool) < _KEEP:
             kinds.add(kind)
             pool.append(data)
+    print(f"{count} cases of {len(kinds)} kinds in {SECONDS:g} s, seed {SEED}")
     return count
 
 
