@@ -73,7 +73,7 @@ fmt: $(DEV_STAMP) ## format and sort imports
 schemas: $(DEV_STAMP) ## export the JSON Schemas of the events
 	@$(BIN)/python -m handoff_common.schemas libs/common/schemas
 
-bench: $(DEV_STAMP) ## one benchmark as a table: make bench n=edge
+bench: $(DEV_STAMP) ## one benchmark as a table: make bench n=relay
 	@test -n "$(n)" || { echo "name one: $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py//' | tr '\n' ' ')"; exit 2; }
 	@$(BIN)/python benchmarks/$(n).py $(args)
 

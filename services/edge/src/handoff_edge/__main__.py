@@ -14,9 +14,10 @@ from pathlib import Path
 
 from handoff_common import process
 from handoff_common.clock import SystemClock
-from handoff_common.errors import HandoffError, SettingError
+from handoff_common.errors import HandoffError, LogUnreachable, SettingError
 from handoff_common.log_kafka import SCHEME as KAFKA
 from handoff_common.log_kafka import KafkaLog
+from handoff_common.log_kafka.topics import Wanted, check
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.service import (
     Service,
@@ -34,6 +35,7 @@ from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import build
 
 _ADOPT_SECONDS = 60.0
+_CHECK_SECONDS = 5.0
 _ADOPT_AGAIN_SECONDS = 30.0
 
 
@@ -67,8 +69,11 @@ async def serve(settings: EdgeSettings) -> None:
                 f"{variable('edge_workers')} = {settings.edge_workers}: the embedded log belongs "
                 f"to one process; takes 1, or {variable('log')} = kafka://…"
             )
+        await _check_topics(settings)
         await node.serve(settings)
         return
+    if settings.log.startswith(KAFKA):
+        await _check_topics(settings)
     raise_descriptor_limit()
     async with AsyncExitStack() as stack:
         service = await _edge(settings, stack)
@@ -107,6 +112,17 @@ async def adopt(settings: EdgeSettings, own: Sequence[Path]) -> None:
         stack.push_async_callback(kafka.close)
         async with stop_signals() as stop:
             await _adopt_until_done(settings, own, kafka, stop)
+
+
+async def _check_topics(settings: EdgeSettings) -> None:
+    """Raises TopicUnfit where Kafka would lose what is delivered to it. Where Kafka is away nothing
+    is known, and the edge works from its journal and its last configuration."""
+    bootstrap = settings.log.removeprefix(KAFKA)
+    wanted = Wanted(replication=settings.topic_replication)
+    try:
+        await check(bootstrap, wanted, timeout=_CHECK_SECONDS)
+    except LogUnreachable as error:
+        get_logger("edge").warning("topics_unchecked", detail=str(error))
 
 
 async def _edge(settings: EdgeSettings, stack: AsyncExitStack) -> Service:

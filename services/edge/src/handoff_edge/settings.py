@@ -103,13 +103,15 @@ class EdgeSettings(Settings):
         10.0, description="at a stop: for Kafka to acknowledge what the journal holds"
     )
     max_heads: Annotated[int, Field(ge=1)] = Field(
-        16_384, description="clients whose head is not whole, in total"
+        16_384, description="clients whose head is not whole, in each worker"
     )
     max_heads_per_network: Annotated[int, Field(ge=1)] = Field(
         4_096, description="the same, per client network (/24, /48)"
     )
     max_handshakes: Annotated[int, Field(ge=1)] = Field(
-        16_384, description="handshakes under way; beyond it 503 `busy`"
+        16_384,
+        description="handshakes under way in each worker, at the plain and at the TLS port each; "
+        "beyond it 503 `busy`",
     )
     checkpoint_interval: Annotated[int, Field(ge=1, le=60)] = Field(
         60, description="between two checkpoints of a connection whose counters change"
@@ -133,7 +135,9 @@ class EdgeSettings(Settings):
         5.0, description="for both peers to finish after a Close frame of the edge"
     )
     disable_grace: Seconds = Field(
-        5.0, description="over which a disabled service's connections are ended, with 1001"
+        5.0,
+        description="over which connections are ended that a change of configuration ends: of a "
+        "disabled service, with 1001; of a contract, with 1008; of a hard cap, with 1013",
     )
     contract_grace: Seconds = Field(
         3600.0, description="after a contract's end, before open connections are ended, with 1008"
