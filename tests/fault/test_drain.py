@@ -102,10 +102,17 @@ async def test_workers_that_are_restarted_one_after_the_other(
             await edge.ready()
             crowd = Crowd(edge.port)
             await crowd.join(NODE_CLIENTS)
-            for number in range(WORKERS):
-                ended = await restarted(edge, number, crowd)
-                # Whoever was ended comes back, as clients do, while the next worker is at work.
-                await crowd.join(ended)
+            before = await workers(edge)
+            os.kill(edge.process.pid, signal.SIGHUP)
+            # Whoever is ended comes back at once, as clients do: the other worker has the port.
+            over = asyncio.Event()
+            returning = asyncio.create_task(returns(crowd, over))
+            await edge.process.wait_line('"event":"workers_restarted"', seconds=200)
+            over.set()
+            await returning
+            after = await workers(edge)
+            assert not {w["pid"] for w in before} & {w["pid"] for w in after}
+            assert crowd.refused == 0
             drained = sum(client.ended.is_set() for client in crowd.clients)
             assert drained >= NODE_CLIENTS, "each worker was restarted"
             stopping = asyncio.create_task(edge.process.stop())
@@ -140,17 +147,12 @@ async def workers(edge: EdgeProcess) -> list[dict[str, int]]:
     return list(found)
 
 
-async def restarted(edge: EdgeProcess, number: int, crowd: Crowd) -> int:
-    """SIGTERM to one worker, until another has its place; how many clients it had."""
-    before = (await workers(edge))[number]
-    open_before = crowd.open_now
-    os.kill(before["pid"], signal.SIGTERM)
-
-    async def another() -> bool | None:
-        now = (await workers(edge))[number]
-        return ("edge_id" in now and now["pid"] != before["pid"]) or None
-
-    await eventually(another, f"worker {number} was started again", seconds=60)
-    await edge.ready()
-    assert open_before - crowd.open_now == before["open_connections"]
-    return before["open_connections"]
+async def returns(crowd: Crowd, over: asyncio.Event) -> None:
+    """Have a new client come for each that is ended."""
+    gone = sum(client.ended.is_set() for client in crowd.clients)
+    while not over.is_set():
+        now = sum(client.ended.is_set() for client in crowd.clients)
+        if now > gone:
+            await crowd.join(now - gone)
+            gone = now
+        await asyncio.sleep(0.02)

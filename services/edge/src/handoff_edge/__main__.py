@@ -7,9 +7,10 @@ owns.
 import asyncio
 import os
 import resource
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from handoff_common import process
@@ -20,7 +21,7 @@ from handoff_common.log_kafka import KafkaLog
 from handoff_common.log_kafka.topics import Wanted, check
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.service import (
-    Service,
+    Loop,
     listen,
     listen_on_path,
     running,
@@ -32,7 +33,7 @@ from handoff_common.telemetry import configure_logs, get_logger
 from handoff_edge import journals, node
 from handoff_edge.node_counts import COUNTS, NodeCounts
 from handoff_edge.settings import EdgeSettings
-from handoff_edge.wiring import build
+from handoff_edge.wiring import Edge, assemble
 
 _ADOPT_SECONDS = 60.0
 _CHECK_SECONDS = 5.0
@@ -76,7 +77,10 @@ async def serve(settings: EdgeSettings) -> None:
         await _check_topics(settings)
     raise_descriptor_limit()
     async with AsyncExitStack() as stack:
-        service = await _edge(settings, stack)
+        edge, adopting = await _edge(settings, stack)
+        service = edge.service
+        if adopting is not None:
+            service.loops["edge-adopter"] = adopting
         admin = listen(settings.edge_admin_host, settings.edge_admin_port)
         stack.callback(admin.close)
         async with stop_signals() as stop, running(service) as failed, serving(service.app, admin):
@@ -93,16 +97,49 @@ async def serve_worker(settings: EdgeSettings) -> None:
         names = f"{variable('edge_journal')}, {variable('edge_admin_socket')}"
         raise SettingError(f"{names}: the node sets them for its workers")
     async with AsyncExitStack() as stack:
-        service = await _edge(settings, stack)
+        edge, _ = await _edge(settings, stack)
+        service = edge.service
         admin = listen_on_path(path)
         stack.callback(admin.close)
-        async with stop_signals() as stop, running(service) as failed, serving(service.app, admin):
+        async with (
+            stop_signals() as stop,
+            _leaving(edge, stop),
+            running(service) as failed,
+            serving(service.app, admin),
+        ):
             process.settle_memory()
             watching = asyncio.create_task(_orphaned(stop))
             try:
                 await _until(stop, failed)
             finally:
                 watching.cancel()
+
+
+@asynccontextmanager
+async def _leaving(edge: Edge, stop: asyncio.Event) -> AsyncIterator[None]:
+    """On SIGHUP, by which the node restarts a worker while the others have the port: leave that,
+    and then stop."""
+    loop = asyncio.get_running_loop()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def leave() -> None:
+        try:
+            await edge.leave()
+        finally:
+            stop.set()
+
+    def on_signal() -> None:
+        if not tasks:
+            tasks.append(asyncio.create_task(leave()))
+
+    loop.add_signal_handler(signal.SIGHUP, on_signal)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def adopt(settings: EdgeSettings, own: Sequence[Path]) -> None:
@@ -125,13 +162,14 @@ async def _check_topics(settings: EdgeSettings) -> None:
         get_logger("edge").warning("topics_unchecked", detail=str(error))
 
 
-async def _edge(settings: EdgeSettings, stack: AsyncExitStack) -> Service:
-    """The edge on its log, and on a journal where the log is Kafka."""
+async def _edge(settings: EdgeSettings, stack: AsyncExitStack) -> tuple[Edge, Loop | None]:
+    """The edge on its log, and on a journal where the log is Kafka; and the loop that adopts other
+    journals, where nobody else does."""
     clock = SystemClock()
     if not settings.log.startswith(KAFKA):
         log = await SqliteLog.open(settings.log_path)
         stack.push_async_callback(log.close)
-        return build(settings, log=log, clock=clock)
+        return assemble(settings, log=log, clock=clock), None
     kafka = KafkaLog(settings.log.removeprefix(KAFKA))
     stack.push_async_callback(kafka.close)
     [folder] = journals.wanted(settings.data_dir, 1)
@@ -143,7 +181,7 @@ async def _edge(settings: EdgeSettings, stack: AsyncExitStack) -> Service:
         counts = await asyncio.to_thread(NodeCounts, settings.data_dir / COUNTS)
         stack.callback(counts.close)
     own = settings.model_copy(update={"data_dir": folder, "edge_journal": folder})
-    service = build(
+    edge = assemble(
         own,
         log=kafka,
         journal=journal,
@@ -152,14 +190,14 @@ async def _edge(settings: EdgeSettings, stack: AsyncExitStack) -> Service:
         reuse_port=settings.edge_journal is not None,
         shared=counts,
     )
-    if settings.edge_journal is None:
+    if settings.edge_journal is not None:
+        return edge, None
 
-        async def adopting() -> None:
-            await _adopt_until_done(settings, [folder], kafka, asyncio.Event())
-            await asyncio.Event().wait()
+    async def adopting() -> None:
+        await _adopt_until_done(settings, [folder], kafka, asyncio.Event())
+        await asyncio.Event().wait()
 
-        service.loops["edge-adopter"] = adopting
-    return service
+    return edge, adopting
 
 
 async def _adopt_until_done(

@@ -13,7 +13,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -33,6 +34,8 @@ from handoff_edge.settings import EdgeSettings
 from handoff_edge.wiring import stop_seconds
 
 _ASK_SECONDS = 5.0
+_LOOK_SECONDS = 0.1
+_START_SECONDS = 120.0
 _RESTART_FIRST_SECONDS = 0.2
 _RESTART_MOST_SECONDS = 5.0
 _STEADY_SECONDS = 30.0
@@ -50,6 +53,9 @@ class Worker:
         # Not in the folder: the path of a socket has little more than a hundred bytes.
         self._admin = sockets / str(number)
         self._process: asyncio.subprocess.Process | None = None
+        self.leaving = False
+        """It is being restarted in order: it has left the port to the others."""
+        self._asked_to_end: asyncio.subprocess.Process | None = None
         self._logger = get_logger("node")
 
     @property
@@ -84,9 +90,31 @@ class Worker:
                 raise
             if loop.time() - began > _STEADY_SECONDS:
                 delay = _RESTART_FIRST_SECONDS
+            if self._process is self._asked_to_end:
+                continue
             self._logger.error("worker_ended", worker=self.number, status=status, retry_in=delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, _RESTART_MOST_SECONDS)
+
+    async def restart(self) -> None:
+        """End it, with its drain, and wait until it is ready again; meanwhile the others have the
+        port. One that is not there is being started anyway."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        self.leaving = True
+        self._asked_to_end = process
+        try:
+            process.send_signal(signal.SIGHUP)
+            await process.wait()
+            while True:
+                if self._process is not process:
+                    answer = await self.ask("/readyz")
+                    if answer is not None and answer.status_code == 200:
+                        return
+                await asyncio.sleep(_LOOK_SECONDS)
+        finally:
+            self.leaving = False
 
     async def ask(self, path: str) -> httpx.Response | None:
         """What its admin port answers; None where it does not."""
@@ -105,8 +133,23 @@ class Worker:
         await process.wait()
 
 
+async def restart_all(workers: Sequence[Worker], *, seconds: float) -> None:
+    """One after the other, each within so many seconds; the first that fails is the last."""
+    logger = get_logger("node")
+    for worker in workers:
+        try:
+            async with asyncio.timeout(seconds):
+                await worker.restart()
+        except TimeoutError:
+            logger.error("worker_not_restarted", worker=worker.number, seconds=seconds)
+            return
+        logger.info("worker_restarted", worker=worker.number)
+    logger.info("workers_restarted", workers=len(workers))
+
+
 async def serve(settings: EdgeSettings) -> None:
-    """Until a signal. Raises HandoffError where the ports cannot be had."""
+    """Until a signal; SIGHUP restarts the workers one after the other. Raises HandoffError where
+    the ports cannot be had."""
     sockets = Path(tempfile.mkdtemp(prefix="handoff-"))
     reserved = _reserve(settings.edge_host, settings.edge_port, "edge_port")
     port, tls_port = int(reserved.getsockname()[1]), settings.edge_tls_port
@@ -121,6 +164,7 @@ async def serve(settings: EdgeSettings) -> None:
     tasks = [asyncio.create_task(worker.run(), name="worker") for worker in workers]
     tasks.append(asyncio.create_task(_adopt([worker.folder for worker in workers])))
     admin = listen(settings.edge_admin_host, settings.edge_admin_port)
+    most = stop_seconds(settings) + _START_SECONDS
     try:
         async with stop_signals() as stop, serving(admin_app(workers), admin):
             get_logger("node").info(
@@ -130,7 +174,8 @@ async def serve(settings: EdgeSettings) -> None:
                 admin_port=admin.getsockname()[1],
                 workers=len(workers),
             )
-            await stop.wait()
+            with _on_hangup(lambda: restart_all(workers, seconds=most)):
+                await stop.wait()
             for task in tasks:
                 task.cancel()
             async with asyncio.timeout(stop_seconds(settings) + _ASK_SECONDS):
@@ -146,6 +191,26 @@ async def serve(settings: EdgeSettings) -> None:
         shutil.rmtree(sockets, ignore_errors=True)
 
 
+@contextmanager
+def _on_hangup(work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
+    """At SIGHUP, unless it is at work already; given up at the end."""
+    loop = asyncio.get_running_loop()
+    task: asyncio.Task[None] | None = None
+
+    def begin() -> None:
+        nonlocal task
+        if task is None or task.done():
+            task = asyncio.create_task(work())
+
+    loop.add_signal_handler(signal.SIGHUP, begin)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        if task is not None:
+            task.cancel()
+
+
 def admin_app(workers: Sequence[Worker]) -> Starlette:
     """The admin port of the whole node: the workers' own answers, joined."""
 
@@ -155,6 +220,9 @@ def admin_app(workers: Sequence[Worker]) -> Starlette:
     async def readyz(_: Request) -> Response:
         reasons = []
         for worker, answer in await _ask_all(workers, "/readyz"):
+            if worker.leaving:
+                # In its turn; the others take the clients.
+                continue
             if answer is None:
                 reasons.append(f"worker {worker.number}: it does not answer")
             else:

@@ -30,6 +30,7 @@ from handoff_relay import ServerTls, Stream, TlsStream
 _READ: Final = 64 * 1024
 _ACCEPTS_PER_TURN: Final = 128
 _BEGUN_PER_TURN: Final = 4
+_LAST_TURNS: Final = 64
 _ACCEPT_PAUSE: Final = 0.25
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _SEND_SECONDS: Final = 5.0
@@ -257,6 +258,26 @@ class ClientPort:
         self._keep_spare()
         asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
+    def leave(self) -> None:
+        """Stop listening. Who has connected is served; who connects from now on is another's, where
+        others listen on the same port."""
+        if self._resume is not None:
+            self._resume.cancel()
+        if self._listener is None:
+            return
+        for _ in range(_LAST_TURNS):
+            if not self._accept():
+                break
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        self._listener.close()
+        self._listener = None
+        self._number = 0
+
+    @property
+    def at_work(self) -> bool:
+        """Somebody waits here for an answer."""
+        return bool(self._waiting or self._whole or self._tasks)
+
     def close(self) -> None:
         """Stop listening, and drop clients whose head is not whole."""
         if self._resume is not None:
@@ -292,21 +313,23 @@ class ClientPort:
         self._reporter.refused(code, host=host)
         self._logger.info("refused", code=code, client_network=client.network, **fields)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Take some of those who wait. True where there may be more."""
         assert self._listener is not None
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 sock, address = self._listener.accept()
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except ConnectionError:
                 continue
             except OSError as error:
                 if error.errno in _OUT_OF_DESCRIPTORS and self._turn_away():
                     continue
                 self._pause(error)
-                return
+                return False
             self._admit(sock, str(address[0]))
+        return True
 
     def _turn_away(self) -> bool:
         """Out of descriptors: give the spare one to the client that waits longest, so that it is

@@ -52,6 +52,9 @@ _REPORT_SECONDS = 2.0
 """Seconds, at a stop, for the log to take the last counts of refusals: they are not billed."""
 
 _CATCH_UP_SECONDS = 1.0
+# A head that is still not whole by then is refused by the drain.
+_LEAVE_SECONDS = 5.0
+_LEAVE_LOOK_SECONDS = 0.05
 _REFUSALS_AT_ONCE = 20
 _REFUSED_SECONDS = 1.0
 # A broker that is away answers nothing for a while; clients should not wait for its time-out.
@@ -327,6 +330,17 @@ class Edge:
             text = f"{variable(name)} = {number}: {error.strerror}; takes a free port of {host}"
             raise SettingError(text) from None
 
+    async def leave(self) -> None:
+        """Leave the client port to the other workers, and serve those who have come. What is open
+        goes on; `stop` is to follow."""
+        ports = self._client_ports()
+        for port in ports:
+            port.leave()
+        loop = asyncio.get_running_loop()
+        over = loop.time() + _LEAVE_SECONDS
+        while loop.time() < over and any(port.at_work for port in ports):  # noqa: ASYNC110
+            await asyncio.sleep(_LEAVE_LOOK_SECONDS)
+
     async def stop(self) -> None:
         """Drain. Every connection's `closed` is in the journal when this returns, unless the
         journal itself fails; then the next start closes the rest."""
@@ -338,7 +352,7 @@ class Edge:
         await self._node.give_up(timeout=_HANDSHAKE_SECONDS)
         await self.enforcement.drain(grace=settings.drain_grace, spread=settings.drain_spread)
         await self.tunnels.wait_empty(timeout=settings.close_grace + _CLOSE_MARGIN)
-        ports = [port for port in (self._port, self._tls_port) if port is not None]
+        ports = self._client_ports()
         for port in ports:
             port.close()
         await asyncio.gather(*(port.finished(timeout=_ANSWER_SECONDS) for port in ports))
@@ -361,6 +375,9 @@ class Edge:
         await self.configuration.save()
         # Sockets of peers that are still sending; nothing is owed for them any more.
         await self.tunnels.close()
+
+    def _client_ports(self) -> list[ClientPort]:
+        return [port for port in (self._port, self._tls_port) if port is not None]
 
     async def _catch_up(self) -> None:
         """The loop that counts with the node what got a limit while it was open."""
