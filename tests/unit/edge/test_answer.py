@@ -170,3 +170,19 @@ def test_bad_chunks_are_not_passed_on(chunks: bytes) -> None:
     assert isinstance(answer, Declined)
     with pytest.raises(Refused, match="origin_bad_framing"):
         answer.body.take(answer.rest)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ('Sec-WebSocket-Extensions: "' + '\\"' * 30_000, "origin_bad_extension"),
+        ("X:" + "\t" * 60_000 + "\x01", "origin_invalid_answer"),
+        ("a:\r\n" * 200 + "a:", "origin_answer_too_large"),
+    ],
+    ids=["open quote", "white space", "lines"],
+)
+@pytest.mark.timeout(10)
+def test_a_hostile_answer_is_read_once_and_refused(line: str, code: str) -> None:
+    with pytest.raises(Refused) as caught:
+        read(agreed(line))
+    assert caught.value.refusal.code == code

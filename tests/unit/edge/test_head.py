@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from handoff_common.request_head import FIELD_VALUE, HEAD_MAX, TOKEN
 from handoff_edge.errors import STATUS, Refused
-from handoff_edge.head import Head, HeadReader, read_fields
+from handoff_edge.head import FIELDS_MAX, Head, HeadReader, read_fields
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 ODD = (
@@ -247,3 +247,42 @@ def test_every_valid_key_is_taken(key: bytes) -> None:
     found = read(head(drop=("Sec-WebSocket-Key",), add=f"Sec-WebSocket-Key: {text}\r\n"))
     assert found is not None
     assert found[0].key == text
+
+
+MANY = 300_000
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "X:" + "\t" * MANY + "\x01",
+        "X: a" + " " * MANY + "\x01",
+        "X: " + "a " * MANY + "\x01",
+        "X" * MANY,
+        'Sec-WebSocket-Extensions: "' + '\\"' * MANY,
+        'Sec-WebSocket-Extensions: "' + '\\"' * MANY + "\\",
+        "Sec-WebSocket-Extensions: " + '"' * (2 * MANY + 1),
+    ],
+    ids=["white", "white behind", "words", "no colon", "escapes", "half an escape", "quotes"],
+)
+def test_a_hostile_line_is_read_once(line: str) -> None:
+    """Trying it in all ways would take hours: there is no bound here but the time-out."""
+    reader = HeadReader(limit=10 * MANY)
+    with pytest.raises(Refused) as caught:
+        reader.feed(head(add=line + "\r\n"))
+    assert caught.value.refusal.code == "bad_header"
+
+
+@pytest.mark.parametrize("value", ['x; a="b', '"', '"\\', 'x; a="b", y; c="\\"'])
+def test_a_quote_that_is_not_closed_hides_no_extension(value: str) -> None:
+    with pytest.raises(Refused, match="a quote that is not closed"):
+        read(head(add=f"Sec-WebSocket-Extensions: {value}\r\n"))
+
+
+def test_a_head_may_have_exactly_the_most_lines() -> None:
+    few = FIELDS_MAX - head().count(b"\r\n") + 2
+    assert read(head(add="a:\r\n" * few)) is not None
+    with pytest.raises(Refused) as caught:
+        read(head(add="a:\r\n" * (few + 1)))
+    assert caught.value.refusal.code == "head_too_large"

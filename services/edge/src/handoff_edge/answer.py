@@ -99,8 +99,9 @@ def _read_head(raw: bytes) -> tuple[int, int, Values]:
     try:
         fields = read_fields(raw, end + 2)
     except Refused as error:
-        text = f"the origin's answer: {error.refusal.text}"
-        raise refused("origin_invalid_answer", text) from None
+        large = error.refusal.code == "head_too_large"
+        code = "origin_answer_too_large" if large else "origin_invalid_answer"
+        raise refused(code, f"the origin's answer: {error.refusal.text}") from None
     return int(match[1]), int(match[2]), values_of(fields)
 
 
@@ -118,7 +119,11 @@ def _check_upgrade(head: Head, version: int, values: Values) -> str | None:
         offered = ", ".join(head.subprotocols) or "none"
         text = f"the origin chose subprotocol {', '.join(chosen)!r}; offered: {offered}"
         raise refused("origin_bad_subprotocol", text)
-    if unoffered := set(extension_names(values)) - head.extensions:
+    try:
+        names = extension_names(values)
+    except Refused as error:
+        raise refused("origin_bad_extension", f"the origin's {error.refusal.text}") from None
+    if unoffered := set(names) - head.extensions:
         text = f"the origin uses extension {sorted(unoffered)[0]!r}, which was not offered"
         raise refused("origin_bad_extension", text)
     return chosen[0] if chosen else None

@@ -28,15 +28,21 @@ from handoff_edge.proxy_header import SIGNATURE, begins_one
 HELD_MAX: Final = 64 * 1024
 """Bytes behind the head that are held while the handshake goes on."""
 
+FIELDS_MAX: Final = 200
+"""Header lines of a request or an answer: each is an object, and 16 KiB could hold 4,000."""
+
 _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*://")
 _FIELD = re.compile(
-    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*"
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+"
     rb"((?:[\x21-\x7e\x80-\xff](?:[\x21-\x7e\x80-\xff \t]*[\x21-\x7e\x80-\xff])?)?)"
-    rb"[ \t]*\r\n"
+    rb"[ \t]*+\r\n"
 )
 """A whole header line in which nothing is wrong: its name, and its value without the white space
-around it. It is what nearly every line is; `_fault_of` says what is wrong with any other."""
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+around it. It is what nearly every line is; `_fault_of` says what is wrong with any other. No run of
+white space can be shared out in two ways: trying all of them would take a hostile line's length
+squared."""
+_QUOTED = re.compile(r'"(?:[^"\\]++|\\.?)*+("?)')
+"""Of an unclosed quote, all up to the end, so that it is looked for once."""
 _HTTP_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 
 
@@ -189,9 +195,12 @@ def _unexpected() -> Refused:
 def read_fields(raw: bytes, offset: int) -> tuple[Field, ...]:
     """The header lines of a request or answer: from `offset` in `raw` to its empty line, with which
     it ends. Raises Refused."""
-    fields = []
+    fields: list[Field] = []
     end = len(raw) - 2
     while offset < end:
+        if len(fields) == FIELDS_MAX:
+            text = f"there are more than {FIELDS_MAX} header lines"
+            raise refused("head_too_large", text)
         found = _FIELD.match(raw, offset)
         if found is None:
             raise _fault_of(raw[offset : raw.index(b"\r\n", offset)])
@@ -222,9 +231,14 @@ def values_of(fields: Iterable[Field]) -> Values:
 
 
 def extension_names(values: Values) -> list[str]:
-    """The names in Sec-WebSocket-Extensions. A quoted parameter may hold a comma or semicolon."""
+    """The names in Sec-WebSocket-Extensions. A quoted parameter may hold a comma or semicolon.
+
+    Raises Refused for a quote that is not closed: who reads on behind it could see another name.
+    """
     names = []
     for value in values.get("sec-websocket-extensions", ()):
+        if not all(_QUOTED.findall(value)):
+            raise refused("bad_header", "Sec-WebSocket-Extensions holds a quote that is not closed")
         unquoted = _QUOTED.sub("", value)
         names += [item.partition(";")[0].strip(" \t").lower() for item in unquoted.split(",")]
     return [name for name in names if name]
