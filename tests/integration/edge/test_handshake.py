@@ -10,7 +10,17 @@ from handoff_common.events import ConnectionAccepted, Limits, RuleSnapshot, coun
 from handoff_edge.errors import STATUS
 from handoff_edge.head import HELD_MAX
 from support.edge_events import KEY, cap, customer, request_bytes, service
-from support.edge_world import Origin, RawClient, agree, backend_of, parse, soon, until, world
+from support.edge_world import (
+    Origin,
+    RawClient,
+    agree,
+    backend_of,
+    parse,
+    publish,
+    soon,
+    until,
+    world,
+)
 
 ODD = (
     b"GET /chat/a%20b;v=1?x=1&y=%0A HTTP/1.1\r\n"
@@ -313,6 +323,49 @@ async def test_handshakes_under_way_are_bounded(tmp_path: Path) -> None:
         assert (status, headers["x-handoff-error"]) == (503, "busy")
         hold.set()
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_an_origin_that_answers_nobody_leaves_places_to_others(tmp_path: Path) -> None:
+    hold = asyncio.Event()
+
+    async def late(head: bytes) -> bytes:
+        if b"slow.example.com" in head:
+            await hold.wait()
+        return agree(head)
+
+    async with world(tmp_path, origin=Origin(late), max_handshakes=10) as w:
+        backends = (backend_of(w.origin),)
+        slow = service(101, service_id="slow", domains=("slow.example.com",), backends=backends)
+        await publish(w.log, slow)
+        await until(lambda: w.edge.configuration.book.services == 2)
+        crowd = [await w.connect() for _ in range(10)]
+        for client in crowd:
+            await client.send(request_bytes(host="slow.example.com"))
+        await until(lambda: w.edge.metrics.refused.labels("busy")._value.get() == 2)
+        await w.open()
+        hold.set()
+
+
+async def test_what_clients_send_early_is_bounded_over_all_of_them(tmp_path: Path) -> None:
+    hold = asyncio.Event()
+
+    async def late(head: bytes) -> bytes:
+        await hold.wait()
+        return agree(head)
+
+    async with world(tmp_path, origin=Origin(late)) as w:
+        w.origin.echo = True
+        w.edge._early._most = 5_000
+        payload = b"\x82\xfe\x0f\xa0abcd" + bytes(4_000)
+        clients = [await w.connect() for _ in range(4)]
+        for client in clients:
+            await client.send(request_bytes() + payload)
+        await until(lambda: len(w.origin.visits) == 4)
+        hold.set()
+        for client in clients:
+            assert (await client.head()).startswith(b"HTTP/1.1 101 ")
+            assert await client.exactly(len(payload)) == payload
+        assert w.edge._early.held == 0
 
 
 async def test_a_client_that_leaves_within_its_head_leaves_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Counts: exact, and given back."""
 
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from handoff_common.events import Limits
 from handoff_edge.errors import Refusal, Refused
-from handoff_edge.limits import Admission, Counts, ServiceCounts
+from handoff_edge.limits import Admission, Counts, Handshakes, ServiceCounts
 
 ANY = Limits()
 
@@ -88,3 +89,31 @@ def test_no_second_ever_sees_more_new_connections_than_allowed(
             taken.append(now)
     for at in taken:
         assert sum(1 for other in taken if at <= other < at + 1000) <= limit
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=300), st.integers(1, 40))
+def test_handshakes_are_bounded_and_no_service_takes_the_last_place(
+    steps: list[tuple[str, bool]], total: int
+) -> None:
+    handshakes = Handshakes(total)
+    under_way: Counter[str] = Counter()
+    for whose, leaves in steps:
+        if leaves and under_way[whose]:
+            handshakes.leave(whose)
+            under_way[whose] -= 1
+            continue
+        free = total - under_way.total()
+        entered = handshakes.enter(whose)
+        assert entered == (under_way[whose] < 4 * free)
+        # Who has none gets one wherever there is one.
+        assert entered or under_way[whose] or not free
+        under_way[whose] += entered
+        assert handshakes.under_way == under_way.total() <= total
+
+
+def test_one_service_gets_four_fifths_of_the_handshakes() -> None:
+    handshakes = Handshakes(100)
+    assert sum(handshakes.enter("a") for _ in range(100)) == 80
+    assert sum(handshakes.enter("b") for _ in range(100)) == 16
+    assert handshakes.enter(None)

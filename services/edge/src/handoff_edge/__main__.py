@@ -11,7 +11,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from socket import socket
 
 from handoff_common import process
 from handoff_common.clock import SystemClock
@@ -22,6 +24,7 @@ from handoff_common.log_kafka.topics import Wanted, check
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.service import (
     Loop,
+    Service,
     listen,
     listen_on_path,
     running,
@@ -83,7 +86,7 @@ async def serve(settings: EdgeSettings) -> None:
             service.loops["edge-adopter"] = adopting
         admin = listen(settings.edge_admin_host, settings.edge_admin_port)
         stack.callback(admin.close)
-        async with stop_signals() as stop, running(service) as failed, serving(service.app, admin):
+        async with stop_signals() as stop, _running(service, admin) as failed:
             process.settle_memory()
             await _until(stop, failed)
 
@@ -104,8 +107,7 @@ async def serve_worker(settings: EdgeSettings) -> None:
         async with (
             stop_signals() as stop,
             _leaving(edge, stop),
-            running(service) as failed,
-            serving(service.app, admin),
+            _running(service, admin) as failed,
         ):
             process.settle_memory()
             watching = asyncio.create_task(_orphaned(stop))
@@ -113,6 +115,20 @@ async def serve_worker(settings: EdgeSettings) -> None:
                 await _until(stop, failed)
             finally:
                 watching.cancel()
+
+
+@asynccontextmanager
+async def _running(service: Service, admin: socket) -> AsyncIterator["asyncio.Future[None]"]:
+    """As `running`, with the admin port open from the end of the recovery, which probes wait for,
+    to the end of the drain, which people want to watch."""
+    async with AsyncExitStack() as outer:
+
+        async def begin() -> None:
+            await outer.enter_async_context(serving(service.app, admin))
+            await service.once_running()
+
+        async with running(replace(service, once_running=begin)) as failed:
+            yield failed
 
 
 @asynccontextmanager

@@ -382,6 +382,7 @@ class Handshake:
         node.metrics.refused_slowly.inc()
         # What it still sends is not wanted, and must not turn the loop.
         self._client.unwatch()
+        self._client.drop_held()
         try:
             await asyncio.sleep(seconds)
         finally:

@@ -1,9 +1,10 @@
-"""Counts that bound what a node takes on: unfinished heads, a service's connections. Pure."""
+"""Counts that bound what a node takes on: unfinished heads, handshakes, bytes that come early, a
+service's connections. Pure."""
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from handoff_common.events import Limits
 from handoff_edge.errors import Refusal, Refused
@@ -47,6 +48,49 @@ class Admission:
 
     def _has_room(self, network: str) -> bool:
         return self._networks.get(network, 0) < self._per_network
+
+
+_SHARE: Final = 4
+"""One service alone gets to four fifths of all handshakes; several that take as many as they can
+leave ever less to each, and something to whoever has few."""
+
+
+class Handshakes:
+    """Handshakes under way or waiting for their turn: at most `total`, and a service gets a further
+    one only while it has less than four times what is free. An origin that answers nobody so holds
+    up its own clients, and does not take the last place from the others'."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._counts: Counter[Hashable] = Counter()
+        self.under_way = 0
+
+    def enter(self, whose: Hashable) -> bool:
+        """Count one in; False where there is no place for it, and nothing was counted."""
+        if self._counts.get(whose, 0) >= _SHARE * (self._total - self.under_way):
+            return False
+        self._counts[whose] += 1
+        self.under_way += 1
+        return True
+
+    def leave(self, whose: Hashable) -> None:
+        self.under_way -= 1
+        self._counts[whose] -= 1
+        if not self._counts[whose]:
+            del self._counts[whose]
+
+
+class Early:
+    """Bytes that clients have sent behind their heads, of all handshakes together. Beyond `most`
+    they are left in the kernel, which has clients wait."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.held = 0
+
+    @property
+    def full(self) -> bool:
+        return self.held >= self._most
 
 
 @dataclass(frozen=True, slots=True)

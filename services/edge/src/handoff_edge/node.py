@@ -36,6 +36,7 @@ from handoff_edge.wiring import stop_seconds
 _ASK_SECONDS = 5.0
 _LOOK_SECONDS = 0.1
 _START_SECONDS = 120.0
+_ADOPT_AGAIN_SECONDS = 30.0
 _RESTART_FIRST_SECONDS = 0.2
 _RESTART_MOST_SECONDS = 5.0
 _STEADY_SECONDS = 30.0
@@ -68,21 +69,14 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            # The pipe that it reads from is how it knows that this process lives.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "handoff_edge",
-                "worker",
-                env=os.environ
-                | {
-                    "HANDOFF_EDGE_JOURNAL": str(self.folder),
-                    "HANDOFF_EDGE_ADMIN_SOCKET": str(self._admin),
-                    "HANDOFF_EDGE_PORT": str(self._port),
-                    "HANDOFF_EDGE_TLS_PORT": str(self._tls_port),
-                },
-                stdin=asyncio.subprocess.PIPE,
-            )
+            try:
+                self._process = await self._start()
+            except OSError as error:
+                # Out of processes or memory, as is likely just when one has died of that.
+                self._logger.error("worker_not_started", worker=self.number, detail=str(error))
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _RESTART_MOST_SECONDS)
+                continue
             try:
                 status = await self._process.wait()
             except asyncio.CancelledError:
@@ -95,6 +89,24 @@ class Worker:
             self._logger.error("worker_ended", worker=self.number, status=status, retry_in=delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, _RESTART_MOST_SECONDS)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        """Raises OSError."""
+        # The pipe that it reads from is how it knows that this process lives.
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "handoff_edge",
+            "worker",
+            env=os.environ
+            | {
+                "HANDOFF_EDGE_JOURNAL": str(self.folder),
+                "HANDOFF_EDGE_ADMIN_SOCKET": str(self._admin),
+                "HANDOFF_EDGE_PORT": str(self._port),
+                "HANDOFF_EDGE_TLS_PORT": str(self._tls_port),
+            },
+            stdin=asyncio.subprocess.PIPE,
+        )
 
     async def restart(self) -> None:
         """End it, with its drain, and wait until it is ready again; meanwhile the others have the
@@ -308,17 +320,25 @@ async def _ask_all(
 
 async def _adopt(own: Sequence[Path]) -> None:
     """A process of its own: what it adopts may be large, and this one must stay quick."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "handoff_edge", "adopt", *(str(folder) for folder in own)
-    )
-    try:
-        if await process.wait():
-            get_logger("node").error("journals_not_adopted", status=process.returncode)
-    except asyncio.CancelledError:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-        raise
+    logger = get_logger("node")
+    while True:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "handoff_edge", "adopt", *(str(folder) for folder in own)
+            )
+        except OSError as error:
+            logger.error("journals_not_adopted", detail=str(error))
+        else:
+            try:
+                if not await process.wait():
+                    return
+            except asyncio.CancelledError:
+                if process.returncode is None:
+                    process.terminate()
+                    await process.wait()
+                raise
+            logger.error("journals_not_adopted", status=process.returncode)
+        await asyncio.sleep(_ADOPT_AGAIN_SECONDS)
 
 
 def _reserve(host: str, port: int, name: str) -> socket.socket:

@@ -20,7 +20,7 @@ from handoff_edge import wire
 from handoff_edge.addresses import Network, network_of, within
 from handoff_edge.errors import Refusal, Refused, answer_bytes
 from handoff_edge.head import HELD_MAX, Head, HeadReader
-from handoff_edge.limits import Admission
+from handoff_edge.limits import Admission, Early, Handshakes
 from handoff_edge.metrics import Metrics
 from handoff_edge.proxy_header import SIGHT, ProxyReader
 from handoff_edge.reporter import Reporter
@@ -31,6 +31,7 @@ _READ: Final = 64 * 1024
 _ACCEPTS_PER_TURN: Final = 128
 _BEGUN_PER_TURN: Final = 4
 _LAST_TURNS: Final = 64
+_TASKS_MAX: Final = 16_384
 _ACCEPT_PAUSE: Final = 0.25
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _SEND_SECONDS: Final = 5.0
@@ -51,7 +52,14 @@ class Client:
     server_name: the name that it asked for by TLS.
     """
 
-    def __init__(self, sock: socket.socket, address: str, *, proxied: bool = False) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: str,
+        *,
+        proxied: bool = False,
+        early: Early | None = None,
+    ) -> None:
         self._accepted = sock
         self.sock: Stream = sock
         self.server_name: str | None = None
@@ -62,6 +70,7 @@ class Client:
         self.since = time.monotonic()
         self._proxy = ProxyReader() if proxied else None
         self.held = bytearray()
+        self._early = early or Early(HELD_MAX)
         self.ended = False
         self.gone = False
         self.on_gone: Callable[[], object] | None = None
@@ -158,11 +167,18 @@ class Client:
         """The socket, which no event loop has any more; it is the caller's."""
         self.unwatch()
         self._taken = True
+        self.drop_held()
         return self.sock
+
+    def drop_held(self) -> None:
+        """What it sent early is with somebody else, or is wanted by nobody."""
+        self._early.held -= len(self.held)
+        self.held = bytearray()
 
     async def answer(self, data: bytes) -> None:
         """Send the last that this client gets, and close so that it arrives."""
         self.unwatch()
+        self.drop_held()
         if self._taken:
             return
         self._taken = True
@@ -179,13 +195,15 @@ class Client:
 
     def close(self) -> None:
         self.unwatch()
+        self.drop_held()
         if not self._taken:
             self._taken = True
             wire.close(self.sock)
 
     def _hold(self, data: bytes) -> None:
         self.held += data
-        if len(self.held) >= HELD_MAX:
+        self._early.held += len(data)
+        if len(self.held) >= HELD_MAX or self._early.full:
             self.unwatch()
 
     def _end(self) -> None:
@@ -207,7 +225,8 @@ class ClientPort:
     Heads that are whole take turns by whose they are, a few in each turn of the event loop: what is
     under way goes on first, and one service's crowd does not stand before another's clients.
 
-    max_handshakes: under way or waiting for their turn; beyond it, clients get 503 `busy`.
+    handshakes: counts those under way or waiting for their turn; where there is no place, clients
+    get 503 `busy`. early: counts what clients send before they are answered.
     owner_of: whose a host is; None: nobody's.
     proxies: networks whose connections begin with a header of the PROXY protocol, and no others.
     tls: gives what clients are spoken with by; None: a port without TLS.
@@ -221,7 +240,8 @@ class ClientPort:
         reporter: Reporter,
         *,
         head_timeout: float,
-        max_handshakes: int,
+        handshakes: Handshakes,
+        early: Early,
         owner_of: Callable[[str], Hashable] = lambda _: None,
         proxies: Collection[Network] = (),
         tls: Callable[[], ServerTls] | None = None,
@@ -231,9 +251,10 @@ class ClientPort:
         self._metrics = metrics
         self._reporter = reporter
         self._head_timeout = head_timeout
-        self._max_handshakes = max_handshakes
+        self._handshakes = handshakes
+        self._early = early
         self._owner_of = owner_of
-        self._whole = Turns[tuple[Client, Head]]()
+        self._whole = Turns[tuple[Client, Head, Hashable]]()
         self._proxies = proxies
         self._tls = tls
         self._logger = get_logger("edge")
@@ -291,7 +312,7 @@ class ClientPort:
             os.close(self._spare)
             self._spare = None
         while self._whole:
-            self._own(self._on_head(*self._whole.take()))
+            self._begin_next()
         for client in list(self._waiting):
             self._forget(client)
             client.close()
@@ -380,7 +401,8 @@ class ClientPort:
         )
 
     def _admit(self, sock: socket.socket, address: str) -> None:
-        client = Client(sock, address, proxied=within(address, self._proxies))
+        proxied = within(address, self._proxies)
+        client = Client(sock, address, proxied=proxied, early=self._early)
         sock.setblocking(False)
         if not self._admission.admit(client.counted):
             self.count("too_many_heads", client)
@@ -447,19 +469,25 @@ class ClientPort:
         return not client.shaking
 
     def _begin(self, client: Client, head: Head) -> None:
-        if len(self._tasks) + len(self._whole) >= self._max_handshakes:
-            text = f"{self._max_handshakes} handshakes are under way"
+        whose = self._owner_of(head.host)
+        if not self._handshakes.enter(whose):
+            text = f"{self._handshakes.under_way} handshakes are under way"
             self.refuse(client, Refusal("busy", text, retry_after=1), host=head.host)
             return
         if not self._whole:
             asyncio.get_running_loop().call_soon(self._begin_some)
-        self._whole.put(self._owner_of(head.host), (client, head))
+        self._whole.put(whose, (client, head, whose))
 
     def _begin_some(self) -> None:
         for _ in range(min(_BEGUN_PER_TURN, len(self._whole))):
-            self._own(self._on_head(*self._whole.take()))
+            self._begin_next()
         if self._whole:
             asyncio.get_running_loop().call_soon(self._begin_some)
+
+    def _begin_next(self) -> None:
+        client, head, whose = self._whole.take()
+        task = self._own(self._on_head(client, head))
+        task.add_done_callback(lambda _: self._handshakes.leave(whose))
 
     def _head_late(self, client: Client) -> None:
         self._forget(client)
@@ -473,7 +501,7 @@ class ClientPort:
     def refuse(self, client: Client, refusal: Refusal, *, host: str | None = None) -> None:
         """Answer with a refusal, in the background."""
         self.count(refusal.code, client, host=host, detail=refusal.text)
-        if len(self._tasks) >= self._max_handshakes:
+        if len(self._tasks) >= _TASKS_MAX:
             # Answers take a task each too: beyond the bound, one try and no waiting.
             with suppress(OSError):
                 client.sock.send(answer_bytes(refusal))
@@ -482,10 +510,11 @@ class ClientPort:
         client.unwatch()
         self._own(client.answer(answer_bytes(refusal)))
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def _own(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _forget(self, client: Client) -> None:
         timer = self._waiting.pop(client, None)

@@ -110,8 +110,8 @@ class EdgeSettings(Settings):
     )
     max_handshakes: Annotated[int, Field(ge=1)] = Field(
         16_384,
-        description="handshakes under way in each worker, at the plain and at the TLS port each; "
-        "beyond it 503 `busy`",
+        description="handshakes under way in each worker, four fifths of them one service's at "
+        "most; beyond it 503 `busy`",
     )
     checkpoint_interval: Annotated[int, Field(ge=1, le=60)] = Field(
         60, description="between two checkpoints of a connection whose counters change"

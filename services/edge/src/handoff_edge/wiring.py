@@ -25,7 +25,7 @@ from handoff_edge.errors import Refusal
 from handoff_edge.forwarder import Forwarder
 from handoff_edge.handshake import Node
 from handoff_edge.head import Head
-from handoff_edge.limits import Admission, ServiceCounts, Shared
+from handoff_edge.limits import Admission, Early, Handshakes, ServiceCounts, Shared
 from handoff_edge.metrics import Metrics, OpenByService
 from handoff_edge.origin import Dialer, LookUp, Resolver
 from handoff_edge.patience import Patience
@@ -57,6 +57,8 @@ _LEAVE_SECONDS = 5.0
 _LEAVE_LOOK_SECONDS = 0.05
 _REFUSALS_AT_ONCE = 20
 _REFUSED_SECONDS = 1.0
+_REFUSED_WAITING = 1_024
+_EARLY_MAX = 64 * 1024 * 1024
 # A broker that is away answers nothing for a while; clients should not wait for its time-out.
 _FIRST_LOOK_SECONDS = 5.0
 
@@ -160,6 +162,8 @@ class Edge:
         self._admission = Admission(
             total=settings.max_heads, per_network=settings.max_heads_per_network
         )
+        self._handshakes = Handshakes(settings.max_handshakes)
+        self._early = Early(_EARLY_MAX)
         self._node: Node | None = None
         self._port: ClientPort | None = None
         self._tls_port: ClientPort | None = None
@@ -276,7 +280,7 @@ class Edge:
             patience=Patience(
                 at_once=_REFUSALS_AT_ONCE,
                 seconds=_REFUSED_SECONDS,
-                most=self._settings.max_handshakes // 4,
+                most=min(_REFUSED_WAITING, self._settings.max_handshakes // 4),
             ),
             owner_of=self._owner_of,
             answer_timeout=self._settings.answer_timeout,
@@ -297,7 +301,8 @@ class Edge:
             self.metrics,
             self.reporter,
             head_timeout=self._settings.head_timeout,
-            max_handshakes=self._settings.max_handshakes,
+            handshakes=self._handshakes,
+            early=self._early,
             owner_of=self._owner_of,
             proxies=self._settings.proxy_networks,
             tls=tls,
