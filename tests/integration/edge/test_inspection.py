@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from handoff_common.events import Limits, RuleSnapshot
 from handoff_common.service import listen_on_path, serving
 from handoff_edge import node
 from handoff_edge.node import Worker
-from support.edge_events import NOW, customer, service
+from support.edge_events import NOW, customer, end_connection, service
 from support.edge_world import Origin, World, agree, backend_of, until, world
 
 FRAME = b"\x81\x85\x01\x02\x03\x04ieoha"
@@ -100,6 +101,41 @@ async def test_an_end_that_is_due_is_shown(tmp_path: Path) -> None:
         assert row["state"] == "ending"
         assert row["ending"]["reason"] == "disabled"
         assert 0 <= row["ending"]["in_s"] <= 1000
+
+
+async def test_an_end_that_an_operator_asked_for_is_shown_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, disable_grace=1000) as w:
+        await w.open()
+        (opened,) = w.edge.tunnels
+        asked: list[str] = []
+
+        class Tunnel:
+            """Never ends, as behind peers that do not answer."""
+
+            def end(self, code: int, text: str, cause: str) -> None:
+                asked.append(cause)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        real, opened.tunnel = opened.tunnel, Tunnel()
+        # One that was due for another reason is ended now.
+        await w.tell(service(200, websockets_enabled=False))
+        await until(lambda: opened.ending, "its end is set")
+        future = datetime(2100, 1, 1, tzinfo=UTC)
+        await w.tell(end_connection(opened.connection.connection_id, future))
+        await until(lambda: asked, "it was told")
+        for _ in range(3):
+            w.edge.enforcement.look()
+        [row] = (await listed(w.edge.service.app))["data"]
+        assert row["state"] == "ending"
+        assert row["ending"] == {"reason": "ended_by_operator", "in_s": None}
+        await w.edge.enforcement.drain(grace=0, spread=0)
+        assert asked == ["ended_by_operator"]
+        assert opened.ending_reason == "ended_by_operator"
+        opened.tunnel = real
 
 
 async def test_what_is_not_open_is_404_with_a_code(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ CAUSES: dict[str, Cause] = {
     ),
     "origin_lookup_busy": Cause(
         503,
-        "Too many look-ups of the service's names are under way.",
+        "Too many look-ups of the service's names (4), or of its customer's (8), are under way.",
         "Use a backend whose name resolves quickly, or its address.",
     ),
     "origin_lookup_failed": Cause(

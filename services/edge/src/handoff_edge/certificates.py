@@ -27,9 +27,10 @@ class BadCertificate(HandoffError):
 
 
 class Found(NamedTuple):
-    """What a folder holds. not_after: when the first of them ends, in seconds since 1970. digest:
-    tells whether anything has changed."""
+    """What a folder holds. files: of the identities, in their order. not_after: when the first of
+    them ends, in seconds since 1970. digest: tells whether anything has changed."""
 
+    files: tuple[Path, ...]
     identities: tuple[Identity, ...]
     not_after: float
     digest: bytes
@@ -40,21 +41,18 @@ def read(folder: Path) -> Found:
     identities: list[Identity] = []
     ends: list[float] = []
     digest = hashlib.sha256()
-    for path in _files(folder):
+    files = tuple(_files(folder))
+    for path in files:
         chain, key = _contents(path)
         digest.update(hashlib.sha256(chain).digest() + hashlib.sha256(key).digest())
-        try:
-            certificate = x509.load_pem_x509_certificate(chain)
-        except ValueError as error:
-            raise BadCertificate(f"{path}: it holds no certificate in PEM: {error}") from None
-        names = _names(certificate)
+        names, not_after = _said_by(path, chain)
         if not names:
             raise BadCertificate(f"{path}: the certificate bears no DNS name")
         identities.append(Identity(names, chain, key))
-        ends.append(certificate.not_valid_after_utc.timestamp())
+        ends.append(not_after)
     if not identities:
         raise BadCertificate(f"{folder}: it holds no *.crt or *.pem")
-    return Found(tuple(identities), min(ends), digest.digest())
+    return Found(files, tuple(identities), min(ends), digest.digest())
 
 
 def _files(folder: Path) -> Sequence[Path]:
@@ -91,10 +89,21 @@ def _contents(path: Path) -> tuple[bytes, bytes]:
     return chain, chain
 
 
+def _said_by(path: Path, chain: bytes) -> tuple[tuple[str, ...], float]:
+    """The names that the certificate bears, and when it ends."""
+    try:
+        certificate = x509.load_pem_x509_certificate(chain)
+        return _names(certificate), certificate.not_valid_after_utc.timestamp()
+    except Exception as error:
+        # What the library raises has no common base: an unknown version is no ValueError.
+        text = f"{path}: it holds no certificate in PEM that can be read: {error}"
+        raise BadCertificate(text) from None
+
+
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):
+    except x509.ExtensionNotFound:
         return ()
     return tuple(name.lower() for name in found.value.get_values_for_type(x509.DNSName))
 
@@ -128,12 +137,22 @@ class Certificates:
     def _serve(self, found: Found) -> None:
         try:
             self._tls = self._new_tls(found.identities)
-        except ValueError as error:
-            raise BadCertificate(f"{self._folder}: {error}") from None
+        except Exception as error:
+            # Whatever it is, it must not end an edge that has certificates to serve.
+            raise BadCertificate(f"{self._culprit(found)}: {error}") from None
         self._digest = found.digest
         self._metrics.certificate_ends.set(found.not_after)
         names = sorted({name for identity in found.identities for name in identity.names})
         self._logger.info("certificates_loaded", names=names, not_after=found.not_after)
+
+    def _culprit(self, found: Found) -> Path:
+        """The first file that cannot be served even by itself; the folder, where each can."""
+        for path, identity in zip(found.files, found.identities, strict=True):
+            try:
+                self._new_tls((identity,))
+            except Exception:
+                return path
+        return self._folder
 
     async def run(self) -> None:
         """Look again from time to time."""

@@ -8,7 +8,7 @@ import random
 from typing import Final
 
 from handoff_common.clock import Clock
-from handoff_common.events import CLOSE_CODES, Reason
+from handoff_common.events import Reason
 from handoff_common.telemetry import get_logger
 from handoff_edge.configuration import Configuration
 from handoff_edge.endings import DRAINED, Ending, lapsed, told_by, verdict
@@ -61,7 +61,7 @@ class Enforcement:
             for one in self._tunnels.of_service(*key):
                 if ending is None:
                     _take_back(one)
-                elif one.ending_reason is not ending.reason:
+                elif one.ending_reason is not ending.reason and not _told(one):
                     self._set(one, ending, self._grace * random.random())  # noqa: S311
             if ending is None:
                 self._ending.discard(key)
@@ -70,8 +70,7 @@ class Enforcement:
         for asked in self._configuration.book.asked_ends(self._clock.now_ms()):
             found = self._tunnels.get(asked.connection_id)
             if found is not None and found.connection.customer_id == asked.customer_id:
-                code = CLOSE_CODES[Reason.ENDED_BY_OPERATOR]
-                found.tunnel.end(code, asked.reason, Reason.ENDED_BY_OPERATOR)
+                _tell(found, Ending(Reason.ENDED_BY_OPERATOR, asked.reason))
 
     async def drain(self, *, grace: float, spread: float) -> None:
         """Wait up to `grace` seconds for connections to end by themselves; then end the others over
@@ -85,10 +84,8 @@ class Enforcement:
         while True:
             upto = told_by(len(left), loop.time() - began, spread)
             for opened in left[told:upto]:
-                _take_back(opened)
                 if self._tunnels.get(opened.connection.connection_id) is opened:
-                    opened.ending_reason = DRAINED.reason
-                    opened.tunnel.end(DRAINED.close_code, DRAINED.text, DRAINED.reason)
+                    _tell(opened, DRAINED)
             told = upto
             if told == len(left):
                 return
@@ -117,13 +114,24 @@ class Enforcement:
         opened.ending = loop.call_later(delay, self._end, opened, ending)
 
     def _end(self, opened: Open, ending: Ending) -> None:
-        opened.ending = None
+        opened.ending = opened.ending_reason = None
         connection = opened.connection
         still = self._verdict(connection.service_id, connection.customer_id)
-        if still is None or still.reason is not ending.reason:
-            opened.ending_reason = None
-            return
-        opened.tunnel.end(ending.close_code, ending.text, ending.reason)
+        if still is not None and still.reason is ending.reason:
+            _tell(opened, ending)
+
+
+def _told(opened: Open) -> bool:
+    return opened.ending_reason is not None and opened.ending is None
+
+
+def _tell(opened: Open, ending: Ending) -> None:
+    """Have the relay end it now; nothing where that was done: the first reason is the record's."""
+    if _told(opened):
+        return
+    _take_back(opened)
+    opened.ending_reason = ending.reason
+    opened.tunnel.end(ending.close_code, ending.text, ending.reason)
 
 
 def _take_back(opened: Open) -> None:

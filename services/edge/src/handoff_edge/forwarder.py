@@ -244,7 +244,10 @@ class Forwarder:
     async def _learn_positions(self) -> None:
         # Nothing that a former process has delivered lies behind the log's present ends.
         ends: Mapping[int, tuple[int, int]] = await self._log.ends(CONNECTIONS.name)
-        self._positions = {number: end for number, (_, end) in ends.items() if end}
+        async with self._moved:
+            self._positions = {number: end for number, (_, end) in ends.items() if end}
+            # Where there is nothing to forward, nothing else tells whoever waits for it.
+            self._moved.notify_all()
 
     async def _forward_batch(self) -> bool:
         """One batch; False where there was none."""

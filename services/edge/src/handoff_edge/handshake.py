@@ -145,9 +145,7 @@ class Handshake:
         passed = Watch(self._node.metrics.stages, self._node.clock.now_ns)
         handoff = await self._decide()
         passed("decide")
-        origin = self._origin = await self._node.dialer.dial(
-            handoff.service_id, handoff.backend, passed
-        )
+        origin = self._origin = await self._node.dialer.dial(handoff, handoff.backend, passed)
         sent = self._head.for_origin(handoff.backend.override_host)
         answer = await self._ask(origin, sent)
         passed("answer")

@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import aiohappyeyeballs
 
@@ -27,9 +27,13 @@ AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
 LookUp = Callable[[str, int], Awaitable[Sequence[AddrInfo]]]
 
 _FRESH_MS: Final = 30_000
+_STALE_MS: Final = 600_000
+"""A name that works must not wait for look-ups that do not end: what was found may be old, up to
+this age, while it is looked up again."""
 _FAILED_FRESH_MS: Final = 1_000
 _NAMES_MOST: Final = 10_000
 _LOOK_UPS_PER_SERVICE: Final = 4
+_LOOK_UPS_PER_CUSTOMER: Final = 8
 _THREADS: Final = 32
 _EYEBALLS_DELAY: Final = 0.25
 
@@ -43,65 +47,102 @@ _CERTIFICATE_CODES: Final[dict[CertificateFault, tuple[str, str]]] = {
 """What a customer can act on."""
 
 
+class Asker(Protocol):
+    """For whom a name is looked up, as `decision.Handoff` says."""
+
+    @property
+    def customer_id(self) -> str: ...
+
+    @property
+    def service_id(self) -> str: ...
+
+
 class _Known(NamedTuple):
+    """Looked up again from fresh_ms on, of no use from until_ms on; both epoch ms."""
+
+    fresh_ms: int
     until_ms: int
     found: Sequence[AddrInfo] | Refused
 
 
 class Resolver:
-    """Look-ups with a memory, bounded per service: one customer's slow name server must not keep
-    the others waiting. A name that is being looked up is looked up once, whoever asks."""
+    """Look-ups with a memory, bounded per service and per customer: one customer's slow name server
+    must not keep the others waiting. A name that is being looked up is looked up once, whoever
+    asks. What has been found serves for a while yet when it is no longer fresh, and is looked up
+    again behind the caller's back."""
 
     def __init__(self, clock: Clock, look_up: LookUp | None = None) -> None:
         self._clock = clock
         self._look_up = look_up or self._getaddrinfo
         self._known: OrderedDict[tuple[str, int], _Known] = OrderedDict()
         self._running: dict[tuple[str, int], asyncio.Task[Sequence[AddrInfo]]] = {}
-        self._busy: Counter[str] = Counter()
+        self._of_customer: Counter[str] = Counter()
+        self._of_service: Counter[str] = Counter()
         self._threads: ThreadPoolExecutor | None = None
+        self._closed = False
 
-    async def resolve(self, service_id: str, host: str, port: int) -> Sequence[AddrInfo]:
+    async def resolve(self, asker: Asker, host: str, port: int) -> Sequence[AddrInfo]:
         """Raises Refused: `origin_lookup_failed`, `origin_lookup_busy`."""
-        found = self.known(host, port)
+        found = self.known(asker, host, port)
         if found is not None:
             return found
         key = (host, port)
         task = self._running.get(key)
         if task is None:
-            task = self._begin(service_id, key)
+            if busy := self._busy(asker):
+                raise refused("origin_lookup_busy", busy, retry_after=1)
+            task = self._begin(asker, key)
         return await asyncio.shield(task)
 
-    def known(self, host: str, port: int) -> Sequence[AddrInfo] | None:
-        """What need not be looked up, or not again yet; None where it must be. Raises Refused:
-        `origin_lookup_failed`."""
+    def known(self, asker: Asker, host: str, port: int) -> Sequence[AddrInfo] | None:
+        """What need not be waited for; None where it must be. Begins to look up again what is not
+        fresh. Raises Refused: `origin_lookup_failed`."""
         if literal := _literal(host, port):
             return (literal,)
-        known = self._known.get((host, port))
-        if known is None or known.until_ms <= self._clock.now_ms():
+        key = (host, port)
+        known = self._known.get(key)
+        now_ms = self._clock.now_ms()
+        if known is None or known.until_ms <= now_ms:
             return None
-        self._known.move_to_end((host, port))
+        self._known.move_to_end(key)
+        if known.fresh_ms <= now_ms and key not in self._running and not self._busy(asker):
+            self._begin(asker, key)
         if isinstance(known.found, Refused):
             raise Refused(known.found.refusal)
         return known.found
 
     def close(self) -> None:
+        self._closed = True
         for task in self._running.values():
             task.cancel()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self, service_id: str, key: tuple[str, int]) -> "asyncio.Task[Sequence[AddrInfo]]":
-        if self._busy[service_id] >= _LOOK_UPS_PER_SERVICE:
-            text = f"{_LOOK_UPS_PER_SERVICE} look-ups of this service are under way"
-            raise refused("origin_lookup_busy", text, retry_after=1)
-        self._busy[service_id] += 1
+    def _busy(self, asker: Asker) -> str:
+        """Why nothing more may be looked up for the asker now; empty where it may."""
+        if self._closed:
+            return "this edge looks nothing up any more"
+        if self._of_service[asker.service_id] >= _LOOK_UPS_PER_SERVICE:
+            return f"{_LOOK_UPS_PER_SERVICE} look-ups of this service are under way"
+        if self._of_customer[asker.customer_id] >= _LOOK_UPS_PER_CUSTOMER:
+            return f"{_LOOK_UPS_PER_CUSTOMER} look-ups of this customer are under way"
+        return ""
+
+    def _begin(self, asker: Asker, key: tuple[str, int]) -> "asyncio.Task[Sequence[AddrInfo]]":
+        counted = (
+            (self._of_customer, asker.customer_id),
+            (self._of_service, asker.service_id),
+        )
+        for counts, who in counted:
+            counts[who] += 1
         task = asyncio.create_task(self._fetch(key))
 
         def done(task: "asyncio.Task[Sequence[AddrInfo]]") -> None:
             del self._running[key]
-            self._busy[service_id] -= 1
-            if not self._busy[service_id]:
-                del self._busy[service_id]
+            for counts, who in counted:
+                counts[who] -= 1
+                if not counts[who]:
+                    del counts[who]
             if not task.cancelled():
                 task.exception()
 
@@ -110,21 +151,35 @@ class Resolver:
         return task
 
     async def _fetch(self, key: tuple[str, int]) -> Sequence[AddrInfo]:
-        found: Sequence[AddrInfo] | Refused
         try:
             found = await self._look_up(*key)
-            fresh_ms = _FRESH_MS
         except (OSError, UnicodeError) as error:
             text = f"the origin's name {key[0]!r} cannot be looked up: {error}"
-            found = refused("origin_lookup_failed", text)
-            fresh_ms = _FAILED_FRESH_MS
-        self._known[key] = _Known(self._clock.now_ms() + fresh_ms, found)
+            failed = refused("origin_lookup_failed", text)
+            self._keep_failed(key, failed)
+            raise failed from None
+        now_ms = self._clock.now_ms()
+        self._keep(key, _Known(now_ms + _FRESH_MS, now_ms + _STALE_MS, found))
+        return found
+
+    def _keep_failed(self, key: tuple[str, int], failed: Refused) -> None:
+        again_ms = self._clock.now_ms() + _FAILED_FRESH_MS
+        known = self._known.get(key)
+        if (
+            known is not None
+            and known.until_ms >= again_ms
+            and not isinstance(known.found, Refused)
+        ):
+            # What was found before stays good until its own end.
+            self._keep(key, known._replace(fresh_ms=again_ms))
+        else:
+            self._keep(key, _Known(again_ms, again_ms, failed))
+
+    def _keep(self, key: tuple[str, int], known: _Known) -> None:
+        self._known[key] = known
         self._known.move_to_end(key)
         while len(self._known) > _NAMES_MOST:
             self._known.popitem(last=False)
-        if isinstance(found, Refused):
-            raise found
-        return found
 
     async def _getaddrinfo(self, host: str, port: int) -> Sequence[AddrInfo]:
         if self._threads is None:
@@ -160,7 +215,7 @@ class Dialer:
 
     async def dial(
         self,
-        service_id: str,
+        asker: Asker,
         backend: BackendSnapshot,
         passed: Callable[[str], None] = lambda _: None,
     ) -> Stream:
@@ -171,10 +226,10 @@ class Dialer:
         name = f"{backend.address}:{backend.port}"
         deadline = asyncio.get_running_loop().time() + self._timeout
         try:
-            found = self._resolver.known(backend.address, backend.port)
+            found = self._resolver.known(asker, backend.address, backend.port)
             if found is None:
                 async with asyncio.timeout_at(deadline):
-                    found = await self._resolver.resolve(service_id, backend.address, backend.port)
+                    found = await self._resolver.resolve(asker, backend.address, backend.port)
             sock = await self._connect(name, self._allowed(name, found), deadline)
         except TimeoutError:
             text = f"the origin {name} could not be reached within {self._timeout} s"
