@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from socket import socket
 from ssl import SSLSocket
-from typing import Final
 
 from handoff_relay import _native
 from handoff_relay.frames import may_be_sent
@@ -27,8 +26,6 @@ from handoff_relay.interface import (
     Tunnel,
 )
 from handoff_relay.tls import Identity, Stream, TlsStream
-
-_NOTHING: Final = BodyCounters(0, 0, 0, 0)
 
 
 class NativeTunnel:
@@ -175,6 +172,8 @@ class NativeRelay:
     def _on_news(self) -> None:
         core = self._core
         assert core is not None
+        # Asked first: what it said before it ended is then among the news.
+        gone = core.gone
         ends, complaints = core.take_news()
         for text in complaints:
             self._complain("the relay failed on a tunnel", RuntimeError(text))
@@ -187,7 +186,7 @@ class NativeRelay:
                 Messages._make(messages),
             )
             self._tell(on_end, end)
-        if core.gone:
+        if gone:
             self._abandon(core)
         self._quiet.set()
 
@@ -196,8 +195,15 @@ class NativeRelay:
         left = core.abandon()
         if left or not self._closed:
             self._complain("the relay's thread ended", RuntimeError("see standard error"))
-        for on_end in left:
-            self._tell(on_end, End(RELAY_FAILED, "edge", None, _NOTHING, Messages(0, 0)))
+        for on_end, counters, messages in left:
+            end = End(
+                RELAY_FAILED,
+                "edge",
+                None,
+                BodyCounters._make(counters),
+                Messages._make(messages),
+            )
+            self._tell(on_end, end)
         assert self._loop is not None
         self._loop.remove_reader(core.fileno())
         self._closed = True
