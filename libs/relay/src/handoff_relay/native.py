@@ -66,6 +66,7 @@ class NativeRelay:
         self._core: _native.Core | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
+        self._failed = asyncio.Event()
         self._closed = False
         self._waking = False
 
@@ -75,6 +76,13 @@ class NativeRelay:
 
     def buffered_bytes(self) -> int:
         return self._core.held if self._core is not None else 0
+
+    @property
+    def failed(self) -> bool:
+        return self._failed.is_set()
+
+    async def wait_failed(self) -> None:
+        await self._failed.wait()
 
     def start(
         self,
@@ -192,8 +200,11 @@ class NativeRelay:
 
     def _abandon(self, core: _native.Core) -> None:
         """The thread ended by a fault, and all sockets with it: nobody else will report them."""
-        left = core.abandon()
-        if left or not self._closed:
+        left, closing = core.abandon(), self._closed
+        # Before the ends are told: who hears of one may ask for the reason, or start anew.
+        self._closed = True
+        self._failed.set()
+        if left or not closing:
             self._complain("the relay's thread ended", RuntimeError("see standard error"))
         for on_end, counters, messages in left:
             end = End(
@@ -206,7 +217,6 @@ class NativeRelay:
             self._tell(on_end, end)
         assert self._loop is not None
         self._loop.remove_reader(core.fileno())
-        self._closed = True
 
     def _tell(self, on_end: OnEnd, end: End) -> None:
         try:
