@@ -49,7 +49,7 @@ pub struct Side {
     queue: Option<Box<Queue>>,
     /// As the queue, and in front of it: bytes that never came into this process.
     pipe: Option<Box<Pipe>>,
-    /// Body bytes given to TLS and not yet taken by the kernel.
+    /// Body bytes given to TLS and not counted as sent yet.
     in_tls: usize,
     /// Nothing more comes from this side.
     eof: bool,
@@ -106,10 +106,18 @@ impl Side {
         queued + self.pipe.as_ref().map_or(0, |pipe| pipe.held) + self.in_tls
     }
 
-    fn give_up(&mut self) {
+    fn give_up(&mut self, shared: &Shared, at: usize) {
+        self.count_in_tls(shared, at);
         self.broken = true;
         self.queue = None;
         self.pipe = None;
+    }
+
+    /// TLS will get nothing more out of what it was given: what the kernel did take of it counts.
+    fn count_in_tls(&mut self, shared: &Shared, at: usize) {
+        if let Stream::Tls(tls) = &self.stream {
+            shared.add_sent(at, self.in_tls.saturating_sub(tls.untaken()));
+        }
         self.in_tls = 0;
     }
 
@@ -368,7 +376,10 @@ impl Tunnel {
     }
 
     /// How it ended, for good.
-    pub fn conclude(&self) -> EndRecord {
+    pub fn conclude(&mut self) -> EndRecord {
+        for (at, side) in self.sides.iter_mut().enumerate() {
+            side.count_in_tls(&self.shared, at);
+        }
         let (cause, closed_by) = match &self.cause {
             Some(cause) => (cause.text.clone(), cause.closed_by),
             None => (Cow::Borrowed(""), ClosedBy::Edge),
@@ -421,7 +432,7 @@ impl Tunnel {
         let tls = side.stream.is_tls();
         if tls {
             // It takes nothing more either: TLS has no half-close.
-            side.give_up();
+            side.give_up(&self.shared, at);
             settle(context, side, &self.shared, at);
         }
         self.note(closed_cause(at), peer(at), !tls);
@@ -431,7 +442,7 @@ impl Tunnel {
     /// The connection to this side is gone; what came from it before may still be unread.
     fn lost(&mut self, context: &mut Context, at: usize, error: &io::Error) {
         let side = &mut self.sides[at];
-        side.give_up();
+        side.give_up(&self.shared, at);
         settle(context, side, &self.shared, at);
         if error.kind() == io::ErrorKind::InvalidData {
             // A broken TLS layer reads no more either.
