@@ -35,9 +35,24 @@ struct Queue {
     own: usize,
 }
 
+/// What was sent is given back in portions of at least this, or it costs more than it saves.
+const GIVE_BACK_MIN: usize = 16 * 1024;
+
 impl Queue {
     fn rest(&self) -> &[u8] {
         &self.data[self.at..]
+    }
+
+    /// So many bytes more were sent. Memory follows: it never is more than twice the rest, or
+    /// GIVE_BACK_MIN beyond it; and in all no more bytes are moved up than were sent.
+    fn advance(&mut self, count: usize) {
+        self.at += count;
+        self.own = self.own.min(self.rest().len());
+        if self.at >= GIVE_BACK_MIN && self.at >= self.data.len() / 2 {
+            // Anew: shrunk where it is, it would leave a hole that no other queue fits in.
+            self.data = self.rest().to_vec();
+            self.at = 0;
+        }
     }
 }
 
@@ -512,4 +527,25 @@ fn closed_cause(at: usize) -> Cow<'static, str> {
 
 fn peer(at: usize) -> ClosedBy {
     if at == CLIENT { ClosedBy::Client } else { ClosedBy::Origin }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_of_a_queue_is_given_back() {
+        let data: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
+        let mut queue = Queue { data: data.clone(), at: 0, own: 7 };
+        let mut sent = 0;
+        while !queue.rest().is_empty() {
+            assert_eq!(queue.rest(), &data[sent..]);
+            let rest = queue.rest().len();
+            assert!(queue.data.capacity() <= (2 * rest).max(rest + GIVE_BACK_MIN) + 1);
+            let count = rest.min(1_999);
+            queue.advance(count);
+            sent += count;
+        }
+        assert_eq!((sent, queue.own), (200_000, 0));
+    }
 }
