@@ -171,9 +171,11 @@ def identity_of(certified: trustme.LeafCert, *names: str) -> Identity:
     return Identity(names, chain, certified.private_key_pem.bytes())
 
 
-async def tls(rig: "Rig", secrets: Secrets, *, relay_serves: bool) -> tuple[TlsRemote, TlsStream]:
+async def tls(
+    rig: "Rig", secrets: Secrets, *, relay_serves: bool, wire: Wire = tcp
+) -> tuple[TlsRemote, TlsStream]:
     """A TLS connection: the far peer, and the stream for the relay."""
-    far, near = tcp()
+    far, near = wire()
     far.settimeout(PATIENCE)
     near.setblocking(False)
     own = load_tls(rig.name)

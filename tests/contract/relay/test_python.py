@@ -1,12 +1,14 @@
 """What only the Python relay can be asked."""
 
+import asyncio
 import tracemalloc
 
 import pytest
 
-from contract.relay.peers import Rig, text, unix
+from contract.relay.peers import Rig, binary, small_tcp, text, unix
 from handoff_relay import RELAY_FAILED, RelayLimits
 from handoff_relay.frames import FrameFollower
+from handoff_relay.pair import PairTunnel
 
 pytestmark = pytest.mark.parametrize("rig", ["python"], indirect=True)
 
@@ -49,3 +51,19 @@ async def test_an_idle_tunnel_is_small(rig: Rig) -> None:
         client.close()
         origin.close()
     assert (after - before) / len(pairs) < 2000
+
+
+async def test_what_a_slow_reader_has_taken_is_given_back(rig: Rig) -> None:
+    running = rig.tunnel(small_tcp, to_origin=binary(bytes(240_000), mask=True))
+    tunnel = running.tunnel
+    assert isinstance(tunnel, PairTunnel)
+    most = rig.relay.buffered_bytes()
+    assert most > 150_000
+    while (left := rig.relay.buffered_bytes()) > 0:
+        queue = tunnel.origin.queue
+        assert queue is not None and isinstance(queue.obj, bytes)
+        assert len(queue.obj) <= max(2 * left, left + 16 * 1024)
+        await running.origin.some(4_000)
+        await asyncio.sleep(0)
+    running.client.close()
+    assert len(await running.origin.rest()) > 0

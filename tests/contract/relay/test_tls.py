@@ -16,6 +16,7 @@ from contract.relay.peers import (
     close,
     frames,
     said,
+    small_tcp,
     tcp,
     text,
     tls,
@@ -118,6 +119,20 @@ async def test_a_reset_under_tls(rig: Rig, secrets: Secrets) -> None:
     running.client.reset()
     assert await running.origin.rest() == b""
     assert (await running.ended()).cause == "client_reset"
+
+
+async def test_what_was_taken_before_a_reset_is_counted(rig: Rig, secrets: Secrets) -> None:
+    client = await tls(rig, secrets, relay_serves=True, wire=small_tcp)
+    origin, origin_sock = tcp()
+    running = rig.join(client, (Remote(origin), origin_sock))
+    sending = asyncio.create_task(running.origin.send(binary(bytes(MIB), mask=False)))
+    read = len(await running.client.exactly(16_384))
+    running.client.reset()
+    end = await running.ended()
+    assert end.cause == "client_reset"
+    assert read <= end.counters.client_sent <= end.counters.origin_received
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
 
 
 async def test_a_dead_peer_under_tls(rig: Rig, secrets: Secrets) -> None:

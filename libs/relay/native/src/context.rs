@@ -18,6 +18,10 @@ use crate::wheel::Wheel;
 const LINGER_NS: i64 = 5_000_000_000;
 const PIPES_KEPT: usize = 32;
 const RECORDS: usize = 64 * 1024;
+/// Beyond so much held by all tunnels together, slow readers cost more memory than speed is worth.
+const HELD_MUCH: usize = 64 * 1024 * 1024;
+/// What is then read at once.
+const READ_FEW: usize = 16 * 1024;
 
 /// What an epoll event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +111,11 @@ impl Context {
         }
     }
 
+    /// How much may be read at once: all of it may have to be held.
+    pub fn read_most(&self) -> usize {
+        if self.held > HELD_MUCH { READ_FEW } else { IN_FLIGHT_MAX }
+    }
+
     pub fn epoll(&self) -> &OwnedFd {
         &self.epoll
     }
@@ -193,4 +202,19 @@ pub fn lingering_entry(key: u32) -> u32 {
 
 pub fn watch_orders(epoll: &OwnedFd, bell: &OwnedFd) -> io::Result<()> {
     Ok(epoll::add(epoll, bell, About::Orders.write(), EventFlags::IN)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_is_read_at_once_where_much_is_held() {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        let mut context = Context::new(epoll, 1, 0);
+        context.held = HELD_MUCH;
+        assert_eq!(context.read_most(), IN_FLIGHT_MAX);
+        context.held += 1;
+        assert_eq!(context.read_most(), READ_FEW);
+    }
 }

@@ -19,13 +19,16 @@ const MS: i64 = 1_000_000;
 /// (on_end, cause, closed_by, close_code, counters, messages)
 type PyEnd = (Py<PyAny>, String, &'static str, Option<u16>, Counters, (u64, u64));
 
+/// What is told of a tunnel's end, and the tunnel's counters.
+type Open = (Py<PyAny>, Arc<Shared>);
+
 /// A relay's thread.
 #[pyclass(frozen, module = "handoff_relay._native")]
 struct Core {
     /// None once it is closed.
     port: Mutex<Option<Arc<Port>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    on_end: Mutex<HashMap<u64, Py<PyAny>>>,
+    open: Mutex<HashMap<u64, Open>>,
     next: AtomicU64,
 }
 
@@ -40,7 +43,7 @@ impl Core {
         Ok(Core {
             port: Mutex::new(Some(port)),
             thread: Mutex::new(Some(thread)),
-            on_end: Mutex::default(),
+            open: Mutex::default(),
             next: AtomicU64::new(0),
         })
     }
@@ -53,7 +56,7 @@ impl Core {
     /// Tunnels whose end was not taken yet.
     #[getter]
     fn open_tunnels(&self) -> usize {
-        lock(&self.on_end).len()
+        lock(&self.open).len()
     }
 
     /// Bytes that wait in the relay, of all tunnels.
@@ -95,7 +98,7 @@ impl Core {
         let shared = Arc::new(Shared::default());
         let tunnel = Tunnel { shared: Arc::clone(&shared), port: Arc::downgrade(&port) };
         let token = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.on_end).insert(token, on_end);
+        lock(&self.open).insert(token, (on_end, Arc::clone(&shared)));
         port.idle.store(false, Ordering::Release);
         port.leave(Command::Start(Box::new(Start {
             shared,
@@ -127,9 +130,9 @@ impl Core {
     /// What ended since the last call, and what the relay complains of.
     fn take_news(&self) -> PyResult<(Vec<PyEnd>, Vec<String>)> {
         let news = self.port()?.take_news();
-        let mut on_end = lock(&self.on_end);
+        let mut open = lock(&self.open);
         let ends = news.ends.into_iter().filter_map(|end| {
-            let callback = on_end.remove(&end.token)?;
+            let (callback, _) = open.remove(&end.token)?;
             let by = end.closed_by.name();
             let (counters, messages) = (end.counters, end.messages);
             Some((callback, end.cause.into_owned(), by, end.close_code, counters, messages))
@@ -137,9 +140,12 @@ impl Core {
         Ok((ends.collect(), news.complaints))
     }
 
-    /// The callbacks of all tunnels, where the thread is gone and nobody else will report them.
-    fn abandon(&self) -> Vec<Py<PyAny>> {
-        lock(&self.on_end).drain().map(|(_, on_end)| on_end).collect()
+    /// All tunnels, where the thread is gone and nobody else will report them: what they relayed
+    /// until then is still known.
+    fn abandon(&self) -> Vec<(Py<PyAny>, Counters, (u64, u64))> {
+        let left = std::mem::take(&mut *lock(&self.open));
+        let known = |(on_end, shared): Open| (on_end, shared.counters(), shared.messages());
+        left.into_values().map(known).collect()
     }
 
     /// Move the clock, where it is moved by hand.

@@ -116,16 +116,20 @@ impl Pipe {
         Ok(taken)
     }
 
-    /// Give what is held to a socket; as `send`.
+    /// Give what is held to a socket; as `send`. An error behind bytes that were taken is left to
+    /// the next call, so that they count.
     pub fn drain(&mut self, fd: &OwnedFd) -> io::Result<usize> {
         let mut given = 0;
         while self.held > 0 {
-            let count = unless_blocked(splice(&self.reader, fd, self.held))?.unwrap_or(0);
-            if count == 0 {
-                break;
+            match unless_blocked(splice(&self.reader, fd, self.held)) {
+                Ok(None | Some(0)) => break,
+                Ok(Some(count)) => {
+                    self.held -= count;
+                    given += count;
+                }
+                Err(error) if given == 0 => return Err(error),
+                Err(_) => break,
             }
-            self.held -= count;
-            given += count;
         }
         Ok(given)
     }

@@ -10,6 +10,10 @@ use crate::sockets;
 
 /// A TLS record at its longest.
 const RECORD_MAX: usize = 16_640;
+/// Plaintext in a full record.
+const RECORD_FULL: usize = 16_384;
+/// What a record of the ciphers in use adds to its plaintext, at most (AES-GCM of TLS 1.2).
+const RECORD_EXTRA: usize = 29;
 
 /// What a call of `receive` met.
 #[derive(Debug)]
@@ -48,11 +52,15 @@ pub struct Tls {
     pub unsent: usize,
     /// `conn` may hold plaintext that no epoll tells of.
     pub more: bool,
+    /// Plaintext that `conn` took at last, while the kernel has not taken all of its records; and
+    /// how many bytes of them it has.
+    last: usize,
+    last_out: usize,
 }
 
 impl Tls {
     pub fn new(fd: OwnedFd, conn: Connection) -> Tls {
-        Tls { fd, conn, unsent: 0, more: false }
+        Tls { fd, conn, unsent: 0, more: false, last: 0, last_out: 0 }
     }
 
     /// Plaintext into `buffer`, which is not empty. `scratch` is for records; it is not kept.
@@ -142,25 +150,39 @@ impl Tls {
         }
     }
 
-    /// Give plaintext to `conn` as long as the kernel takes its records: how much was given.
+    /// Give plaintext to `conn` as long as the kernel takes its records: how much was given. An
+    /// error behind bytes that were given is left to the next call, so that they can be counted.
     pub fn send(&mut self, data: &[u8]) -> io::Result<usize> {
         let mut given = 0;
-        while self.flush()? && given < data.len() {
+        loop {
+            match self.flush() {
+                Ok(true) if given < data.len() => {}
+                Err(error) if given == 0 => return Err(error),
+                _ => return Ok(given),
+            }
             let size = self.conn.writer().write(&data[given..])?;
             given += size;
+            self.last = size;
         }
-        Ok(given)
+    }
+
+    /// Plaintext that was given and that the kernel has not taken; a few bytes a record too much
+    /// rather than too little.
+    pub fn untaken(&self) -> usize {
+        let extra = self.last_out.div_ceil(RECORD_FULL) * RECORD_EXTRA;
+        self.last - self.last_out.saturating_sub(extra).min(self.last)
     }
 
     /// Give records to the kernel; false where it takes no more now.
     pub fn flush(&mut self) -> io::Result<bool> {
         while self.conn.wants_write() {
             match self.conn.write_tls(&mut FdIo(&self.fd)) {
-                Ok(_) => {}
+                Ok(count) => self.last_out += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
+        (self.last, self.last_out) = (0, 0);
         Ok(true)
     }
 

@@ -35,9 +35,24 @@ struct Queue {
     own: usize,
 }
 
+/// What was sent is given back in portions of at least this, or it costs more than it saves.
+const GIVE_BACK_MIN: usize = 16 * 1024;
+
 impl Queue {
     fn rest(&self) -> &[u8] {
         &self.data[self.at..]
+    }
+
+    /// So many bytes more were sent. Memory follows: it never is more than twice the rest, or
+    /// GIVE_BACK_MIN beyond it; and in all no more bytes are moved up than were sent.
+    fn advance(&mut self, count: usize) {
+        self.at += count;
+        self.own = self.own.min(self.rest().len());
+        if self.at >= GIVE_BACK_MIN && self.at >= self.data.len() / 2 {
+            // Anew: shrunk where it is, it would leave a hole that no other queue fits in.
+            self.data = self.rest().to_vec();
+            self.at = 0;
+        }
     }
 }
 
@@ -49,7 +64,7 @@ pub struct Side {
     queue: Option<Box<Queue>>,
     /// As the queue, and in front of it: bytes that never came into this process.
     pipe: Option<Box<Pipe>>,
-    /// Body bytes given to TLS and not yet taken by the kernel.
+    /// Body bytes given to TLS and not counted as sent yet.
     in_tls: usize,
     /// Nothing more comes from this side.
     eof: bool,
@@ -106,10 +121,18 @@ impl Side {
         queued + self.pipe.as_ref().map_or(0, |pipe| pipe.held) + self.in_tls
     }
 
-    fn give_up(&mut self) {
+    fn give_up(&mut self, shared: &Shared, at: usize) {
+        self.count_in_tls(shared, at);
         self.broken = true;
         self.queue = None;
         self.pipe = None;
+    }
+
+    /// TLS will get nothing more out of what it was given: what the kernel did take of it counts.
+    fn count_in_tls(&mut self, shared: &Shared, at: usize) {
+        if let Stream::Tls(tls) = &self.stream {
+            shared.add_sent(at, self.in_tls.saturating_sub(tls.untaken()));
+        }
         self.in_tls = 0;
     }
 
@@ -368,7 +391,10 @@ impl Tunnel {
     }
 
     /// How it ended, for good.
-    pub fn conclude(&self) -> EndRecord {
+    pub fn conclude(&mut self) -> EndRecord {
+        for (at, side) in self.sides.iter_mut().enumerate() {
+            side.count_in_tls(&self.shared, at);
+        }
         let (cause, closed_by) = match &self.cause {
             Some(cause) => (cause.text.clone(), cause.closed_by),
             None => (Cow::Borrowed(""), ClosedBy::Edge),
@@ -421,7 +447,7 @@ impl Tunnel {
         let tls = side.stream.is_tls();
         if tls {
             // It takes nothing more either: TLS has no half-close.
-            side.give_up();
+            side.give_up(&self.shared, at);
             settle(context, side, &self.shared, at);
         }
         self.note(closed_cause(at), peer(at), !tls);
@@ -431,7 +457,7 @@ impl Tunnel {
     /// The connection to this side is gone; what came from it before may still be unread.
     fn lost(&mut self, context: &mut Context, at: usize, error: &io::Error) {
         let side = &mut self.sides[at];
-        side.give_up();
+        side.give_up(&self.shared, at);
         settle(context, side, &self.shared, at);
         if error.kind() == io::ErrorKind::InvalidData {
             // A broken TLS layer reads no more either.
@@ -501,4 +527,25 @@ fn closed_cause(at: usize) -> Cow<'static, str> {
 
 fn peer(at: usize) -> ClosedBy {
     if at == CLIENT { ClosedBy::Client } else { ClosedBy::Origin }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_of_a_queue_is_given_back() {
+        let data: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
+        let mut queue = Queue { data: data.clone(), at: 0, own: 7 };
+        let mut sent = 0;
+        while !queue.rest().is_empty() {
+            assert_eq!(queue.rest(), &data[sent..]);
+            let rest = queue.rest().len();
+            assert!(queue.data.capacity() <= (2 * rest).max(rest + GIVE_BACK_MIN) + 1);
+            let count = rest.min(1_999);
+            queue.advance(count);
+            sent += count;
+        }
+        assert_eq!((sent, queue.own), (200_000, 0));
+    }
 }

@@ -12,6 +12,7 @@ import os
 import ssl
 from collections.abc import Callable
 from socket import socket
+from typing import Final
 
 from handoff_relay import sockets
 from handoff_relay.frames import close_frame
@@ -19,6 +20,9 @@ from handoff_relay.interface import IN_FLIGHT_MAX
 from handoff_relay.pacing import Pacing
 from handoff_relay.pair import PairTunnel, Side
 from handoff_relay.watch import IN, OUT, Watch
+
+_GIVE_BACK_MIN: Final = 16 * 1024
+"""What was sent is given back in portions of at least this, or it costs more than it saves."""
 
 
 class Flow:
@@ -143,7 +147,7 @@ class Flow:
         left = len(queue) - count
         side.sent += min(count, len(queue) - side.own)
         side.own = min(side.own, left)
-        side.queue = queue[count:] if left else None
+        side.queue = _rest(queue, count) if left else None
 
     def _send_tls(self, side: Side, data: memoryview) -> int:
         assert isinstance(side.sock, ssl.SSLSocket)
@@ -222,6 +226,15 @@ class Flow:
             return True
         except OSError:
             return False
+
+
+def _rest(queue: memoryview, count: int) -> memoryview:
+    """What is left of it behind `count` bytes. A view keeps all that it is a view of: once that is
+    half sent, and it is worth it, the rest is copied, and what was sent given back."""
+    rest = queue[count:]
+    assert isinstance(queue.obj, bytes)
+    sent = len(queue.obj) - len(rest)
+    return memoryview(bytes(rest)) if sent >= max(_GIVE_BACK_MIN, len(rest)) else rest
 
 
 def _give_up(side: Side) -> None:

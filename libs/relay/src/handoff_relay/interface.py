@@ -157,6 +157,14 @@ class Relay(Protocol):
     def buffered_bytes(self) -> int:
         """Bytes that wait in the relay for a peer to take them, of all tunnels."""
 
+    @property
+    def failed(self) -> bool:
+        """The relay itself ended by a fault, and every tunnel with it (RELAY_FAILED): `start`
+        raises RuntimeError from here on. A relay on the event loop's own thread never does."""
+
+    async def wait_failed(self) -> None:
+        """Returns once it has `failed`, else never."""
+
     def start(
         self,
         client_sock: Stream,

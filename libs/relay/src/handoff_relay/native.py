@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from socket import socket
 from ssl import SSLSocket
-from typing import Final
 
 from handoff_relay import _native
 from handoff_relay.frames import may_be_sent
@@ -27,8 +26,6 @@ from handoff_relay.interface import (
     Tunnel,
 )
 from handoff_relay.tls import Identity, Stream, TlsStream
-
-_NOTHING: Final = BodyCounters(0, 0, 0, 0)
 
 
 class NativeTunnel:
@@ -69,6 +66,7 @@ class NativeRelay:
         self._core: _native.Core | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
+        self._failed = asyncio.Event()
         self._closed = False
         self._waking = False
 
@@ -78,6 +76,13 @@ class NativeRelay:
 
     def buffered_bytes(self) -> int:
         return self._core.held if self._core is not None else 0
+
+    @property
+    def failed(self) -> bool:
+        return self._failed.is_set()
+
+    async def wait_failed(self) -> None:
+        await self._failed.wait()
 
     def start(
         self,
@@ -175,6 +180,8 @@ class NativeRelay:
     def _on_news(self) -> None:
         core = self._core
         assert core is not None
+        # Asked first: what it said before it ended is then among the news.
+        gone = core.gone
         ends, complaints = core.take_news()
         for text in complaints:
             self._complain("the relay failed on a tunnel", RuntimeError(text))
@@ -187,20 +194,29 @@ class NativeRelay:
                 Messages._make(messages),
             )
             self._tell(on_end, end)
-        if core.gone:
+        if gone:
             self._abandon(core)
         self._quiet.set()
 
     def _abandon(self, core: _native.Core) -> None:
         """The thread ended by a fault, and all sockets with it: nobody else will report them."""
-        left = core.abandon()
-        if left or not self._closed:
+        left, closing = core.abandon(), self._closed
+        # Before the ends are told: who hears of one may ask for the reason, or start anew.
+        self._closed = True
+        self._failed.set()
+        if left or not closing:
             self._complain("the relay's thread ended", RuntimeError("see standard error"))
-        for on_end in left:
-            self._tell(on_end, End(RELAY_FAILED, "edge", None, _NOTHING, Messages(0, 0)))
+        for on_end, counters, messages in left:
+            end = End(
+                RELAY_FAILED,
+                "edge",
+                None,
+                BodyCounters._make(counters),
+                Messages._make(messages),
+            )
+            self._tell(on_end, end)
         assert self._loop is not None
         self._loop.remove_reader(core.fileno())
-        self._closed = True
 
     def _tell(self, on_end: OnEnd, end: End) -> None:
         try:

@@ -69,6 +69,13 @@ class PythonRelay:
             if side.queue is not None
         )
 
+    @property
+    def failed(self) -> bool:
+        return False
+
+    async def wait_failed(self) -> None:
+        await asyncio.Event().wait()
+
     def start(
         self,
         client_sock: Stream,

@@ -40,6 +40,9 @@ _TCP_CLOSE: Final = 7
 
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
+_RECORD: Final = 16_384
+"""Plaintext in a full TLS record. OpenSSL tells of what it took once all of a call has gone, so
+each call brings one: what was sent before a reset then counts."""
 
 
 def prepare(sock: socket.socket) -> None:
@@ -116,7 +119,7 @@ def send_tls(sock: ssl.SSLSocket, data: memoryview) -> tuple[int, int]:
     count = 0
     try:
         while count < len(data):
-            count += sock.send(data[count:])
+            count += sock.send(data[count : count + _RECORD])
     except ssl.SSLWantWriteError:
         return count, _WRITE
     except ssl.SSLWantReadError:

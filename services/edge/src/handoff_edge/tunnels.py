@@ -194,8 +194,10 @@ class Tunnels:
             del self._services[key]
         if opened.ending is not None:
             opened.ending.cancel()
+        if not self._open:
+            self._empty.set()
+        # What is owed for the connection comes first: a fault in a metric must not cost a `closed`.
         counters = connection.counters(end.counters)
-        self._meter(opened, counters)
         reason = Reason(end.cause)
         now_ns = self._clock.now_ns()
         self._recorder.record(
@@ -208,6 +210,7 @@ class Tunnels:
             )
         )
         opened.release()
+        self._meter(opened, counters)
         self._metrics.count_closed(reason, end.close_code)
         self._set_idle(opened, idle=False)
         self._logger.info(
@@ -223,8 +226,6 @@ class Tunnels:
             messages_from_origin=end.messages.from_origin,
             **counters._asdict(),
         )
-        if not self._open:
-            self._empty.set()
 
     def _slot(self, connection_id: str) -> int:
         return zlib.crc32(connection_id.encode()) % len(self._slots)
@@ -240,7 +241,7 @@ class Tunnels:
             delta.beresp_body_bytes,
         )
         for direction, count in zip(self._metrics.directions, body, strict=True):
-            if count:
+            if count > 0:
                 direction.inc(count)
         return any(body)
 

@@ -201,6 +201,7 @@ class Edge:
                 "edge-enforcement": self.enforcement.run,
                 "edge-counts": self._catch_up,
                 "edge-reporter": self.reporter.run,
+                "edge-relay": self._relay_runs,
             },
             on_start=self.start,
             once_running=self.open,
@@ -221,6 +222,8 @@ class Edge:
 
     def not_ready(self) -> list[str]:
         reasons = list(self.recorder.problems)
+        if self._relay.failed:
+            reasons.append("the relay has ended")
         if not self.configuration.seen:
             reasons.append("configuration: none was ever seen")
         if self._node is None or not self._opened:
@@ -389,6 +392,11 @@ class Edge:
         while True:
             await asyncio.sleep(_CATCH_UP_SECONDS)
             self.counts.catch_up(self._limits_of)
+
+    async def _relay_runs(self) -> None:
+        """The loop that ends with the relay: what is started anew has one that works."""
+        await self._relay.wait_failed()
+        raise RuntimeError("the relay has ended")
 
     def _limits_of(self, service_id: str) -> Limits | None:
         service = self.configuration.book.service(service_id)

@@ -82,13 +82,14 @@ impl Tunnel {
 
     /// Receive once and send on; where it is bulk, up to the end of what epoll told of.
     pub(super) fn read(&mut self, context: &mut Context, at: usize) {
-        if self.is_bulk(at) {
+        let most = context.read_most();
+        if most == IN_FLIGHT_MAX && self.is_bulk(at) {
             // As much as a read would bring, frame by frame; then it is the others' turn.
             let until = self.shared.received(at) + IN_FLIGHT_MAX as u64;
             while self.read_bulk(context, at) && self.shared.received(at) < until {}
             self.uncork(1 - at);
         } else {
-            self.receive(context, at, IN_FLIGHT_MAX, false);
+            self.receive(context, at, most, false);
         }
     }
 
@@ -356,8 +357,7 @@ impl Tunnel {
                         count
                     }
                 };
-                queue.at += count;
-                queue.own = queue.own.min(queue.rest().len());
+                queue.advance(count);
                 if queue.rest().is_empty() {
                     side.queue = None;
                 }
