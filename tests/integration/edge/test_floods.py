@@ -31,8 +31,8 @@ CROWD = 100
 FACTOR = float(os.environ.get("HANDOFF_TEST_FLOOD_FACTOR", "10"))
 ALLOWED = 0.0 if "HANDOFF_TEST_FLOOD_FACTOR" in os.environ else 0.5
 """How many times its quiet p90 a handshake may take while another service is flooded; in any case
-so many seconds. The product's own aim is 2, where the edge has a core for itself (set the variable,
-and nothing is allowed besides); here the flood, the origin and other tests share its cores."""
+so many seconds. The product's own aim is 2, which docs/adr/0022-crowds.md has figures for (set the
+variable, and nothing is allowed besides); here other tests share the cores."""
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ early reaches the origin only behind its 101.
 """
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -382,7 +383,8 @@ class Handshake:
         self._client.unwatch()
         self._client.drop_held()
         try:
-            await asyncio.sleep(seconds)
+            # Not all at once, or they would come again at once, too.
+            await asyncio.sleep(seconds * random.uniform(0.5, 1.5))  # noqa: S311
         finally:
             node.patience.leave()
 
