@@ -53,7 +53,8 @@ CAUSES: dict[str, Cause] = {
     ),
     "bad_header": Cause(
         400,
-        "A header line without a name, or with a control character.",
+        "A header line without a name, or with a control character; or a quote in "
+        "Sec-WebSocket-Extensions that is not closed.",
         "Look for the header that the client or a proxy builds by hand.",
     ),
     "folded_header": Cause(
@@ -132,7 +133,7 @@ CAUSES: dict[str, Cause] = {
     ),
     "head_too_large": Cause(
         431,
-        "A head longer than 16 KiB.",
+        "A head longer than 16 KiB, or of more than 200 header lines.",
         "Send fewer or smaller cookies and headers.",
     ),
     "unknown_domain": Cause(
@@ -195,8 +196,9 @@ CAUSES: dict[str, Cause] = {
     ),
     "busy": Cause(
         503,
-        "HANDOFF_MAX_HANDSHAKES are under way, the edge is out of descriptors, or the workers of "
-        "the node cannot count together.",
+        "HANDOFF_MAX_HANDSHAKES are under way, or so many of this service that the rest is kept "
+        "for others; the edge is out of descriptors, or the workers of the node cannot count "
+        "together.",
         "Connect again with back-off; an operator adds edges where it stays so.",
     ),
     "no_configuration": Cause(
@@ -271,7 +273,7 @@ CAUSES: dict[str, Cause] = {
     ),
     "origin_answer_too_large": Cause(
         502,
-        "The heads of the answer are longer than 64 KiB.",
+        "The heads of the answer are longer than 64 KiB, or one has more than 200 header lines.",
         "Have the origin answer with fewer headers.",
     ),
     "origin_bad_framing": Cause(
