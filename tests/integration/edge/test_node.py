@@ -5,10 +5,11 @@ import errno
 from pathlib import Path
 
 import httpx
+import pytest
 
 from handoff_edge.node import Worker
 from support.edge_events import customer, request_bytes, service
-from support.edge_process import edge_process
+from support.edge_process import EdgeProcess, edge_process
 from support.edge_world import Origin, RawClient, backend_of, soon
 from support.parts.waiting import eventually
 
@@ -62,3 +63,17 @@ async def test_a_drain_can_be_watched(tmp_path: Path) -> None:
             assert await edge.metric("handoff_edge_connections_open") == 1
             client.writer.close()
             assert await stopping == 0
+
+
+@pytest.mark.xdist_group("kafka")
+async def test_an_edge_does_not_start_on_topics_that_are_not_as_they_must_be(
+    tmp_path: Path, kafka_empty: str
+) -> None:
+    edge = EdgeProcess(tmp_path, log=f"kafka://{kafka_empty}")
+    await edge.process.start()
+
+    async def ended() -> int | None:
+        return edge.process.exit_status
+
+    assert await eventually(ended, "it has ended", seconds=60) == 1
+    assert "it is not there" in edge.process.tail()
