@@ -37,8 +37,8 @@ $(DEV_STAMP): $(RUN_STAMP)
 demo: $(RUN_STAMP) ## the whole system on this machine: real clients, live usage, a proved invoice (args="--keep" leaves it running)
 	@$(BIN)/handoff demo $(args)
 
-run: $(RUN_STAMP) ## the embedded system in the foreground
-	@$(BIN)/handoff up $(args)
+run: $(RUN_STAMP) ## the embedded system in the foreground, with an example to look at (args=--no-example: empty)
+	@$(BIN)/handoff up --example $(args)
 
 test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" narrows)
 	@tests/support/install.sh $(BIN)/python

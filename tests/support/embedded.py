@@ -33,6 +33,7 @@ class Embedded:
     environ: Mapping[str, str] = field(default_factory=dict)
     process: Process | None = None
     endpoints: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
 
     async def start(self) -> None:
         """Start and wait until it is ready. The log goes to `<data>/system.log`."""
@@ -52,7 +53,7 @@ class Embedded:
         }
         self.process = process = Process(
             "the system",
-            [sys.executable, "-m", "handoff_standalone", "up"],
+            [sys.executable, "-m", "handoff_standalone", "up", *self.arguments],
             self.data / "system.log",
             environ,
         )

@@ -23,6 +23,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from handoff_common.errors import HandoffError
 from handoff_console.security import CONTENT_SECURITY_POLICY
 from handoff_standalone.demo import clients, story
+from handoff_standalone.demo.place import DOMAIN, Customer, Place
 from handoff_standalone.rest import Api
 
 PARTS = (
@@ -73,7 +74,7 @@ async def traffic(edge: clients.Edge, witness: clients.Witness) -> AsyncIterator
         yield
 
 
-async def agrees(place: story.Place, customer: story.Customer, witness: clients.Witness) -> float:
+async def agrees(place: Place, customer: Customer, witness: clients.Witness) -> float:
     """Waits until metering says what the clients counted; the seconds it took."""
     owed = sum(max(1, -(-ns // 60_000_000_000)) for ns in witness.durations_ns)
     wanted = {"minutes": owed, "opened": witness.opened, "closed": witness.closed}
@@ -120,7 +121,7 @@ async def still_signed_in(browser: httpx.AsyncClient) -> None:
 
 async def main(parts: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
-    place = story.Place(
+    place = Place(
         f"http://127.0.0.1:{published('gateway', 8000)}",
         published("edge", 8080),
         None,
@@ -134,11 +135,11 @@ async def main(parts: list[str]) -> int:
 
 
 async def kill_each(
-    place: story.Place, browser: httpx.AsyncClient, console: Console, parts: list[str]
+    place: Place, browser: httpx.AsyncClient, console: Console, parts: list[str]
 ) -> None:
     """Clients through the system, then again while each part is killed under them."""
     customer = await story.set_up(place, 9000, console, origin_host="origin")
-    edge = clients.Edge(place.edge_port, story.DOMAIN)
+    edge = clients.Edge(place.edge_port, DOMAIN)
     witness = clients.Witness()
 
     async def handed_off() -> bool | None:

@@ -51,17 +51,27 @@ def run(work: Coroutine[Any, Any, int]) -> int:
 
 
 @app.command()
-def up() -> None:
+def up(
+    example: Annotated[
+        bool,
+        typer.Option(
+            "--example/--no-example",
+            help="in a new data folder: a customer, an invoice and clients to look at",
+        ),
+    ] = False,
+) -> None:
     """Run the whole system in this process until SIGTERM or Ctrl-C.
 
     Settings come from the environment; docs/operations.md lists them.
     """
-    from handoff_standalone.system import serve
-
     environ = dict(os.environ)
     check_names(environ)
     settings = common_settings.load(StandaloneSettings, environ)
     configure_logs(level=settings.log_level)
+    if example:
+        from handoff_standalone.demo.example import serve
+    else:
+        from handoff_standalone.system import serve
     raise typer.Exit(run(serve(settings, environ)))
 
 

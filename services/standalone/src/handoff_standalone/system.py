@@ -135,13 +135,20 @@ async def system(settings: StandaloneSettings, environ: Mapping[str, str]) -> As
 async def serve(settings: StandaloneSettings, environ: Mapping[str, str]) -> int:
     """Run until a signal: 0. Raises HandoffError where a loop ends, besides what `system` does."""
     async with stop_signals() as stop, system(settings, environ) as running_system:
-        waiting = asyncio.create_task(stop.wait())
+        await until(stop, running_system)
+        return 0
+
+
+async def until(stop: asyncio.Event, running_system: System) -> None:
+    """Wait for `stop`. Raises HandoffError where a loop of the system ends before."""
+    waiting = asyncio.create_task(stop.wait())
+    try:
         either: set[asyncio.Future[Any]] = {waiting, running_system.failed}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    finally:
         waiting.cancel()
-        if running_system.failed.done():
-            running_system.failed.result()
-        return 0
+    if running_system.failed.done():
+        running_system.failed.result()
 
 
 async def rebuild(settings: StandaloneSettings, environ: Mapping[str, str]) -> Rebuilt:

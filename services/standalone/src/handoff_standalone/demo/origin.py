@@ -1,7 +1,7 @@
 """A real origin in a process of its own: a small chat server on the `websockets` library.
 
 `/rooms/<name>`: what one says, all in the room hear. `/bulk`: echo of binary messages. Its port is
-printed in the first line it writes. Without arguments it takes a free port of the loopback address
+printed in the first line it writes. With `PORT` it serves on the loopback address (0: a free port)
 and ends with its standard input; with `HOST PORT` it serves until a signal. It imports nothing of
 ours, so that an image can hold this file alone.
 """
@@ -35,13 +35,13 @@ async def talk(connection: ServerConnection) -> None:
 
 
 async def main(arguments: list[str]) -> None:
-    if arguments:
+    if len(arguments) == 2:
         host, port = arguments
         await _until_signalled(host, int(port))
         return
     # Ctrl-C reaches every process of the terminal; this one ends when the demo lets go of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    async with serve(talk, "127.0.0.1", 0, max_size=2**22) as server:
+    async with serve(talk, "127.0.0.1", int(arguments[0]), max_size=2**22) as server:
         sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
         sys.stdout.flush()
         # The demo holds the other end of standard input: when it goes, so does the origin.

@@ -12,8 +12,9 @@ from handoff_common.errors import HandoffError
 from handoff_common.service import stop_signals
 from handoff_common.telemetry import configure_logs
 from handoff_standalone.demo import story
+from handoff_standalone.demo.place import place_of, say_where
 from handoff_standalone.settings import StandaloneSettings
-from handoff_standalone.system import System, system
+from handoff_standalone.system import system
 
 _ENVIRON = {
     "HANDOFF_EDGE_HOST": "127.0.0.1",
@@ -53,7 +54,7 @@ async def _main(data: Path, console: Console, *, keep: bool) -> int:
         story.origin() as origin_port,
         system(settings, environ) as running,
     ):
-        place = _place(running)
+        place = place_of(running)
         console.print(f"  API {place.api_url}, clients on port {place.edge_port}, data in {data}")
         console.print("[bold]2. A customer[/] is made through the API")
         customer = await story.set_up(place, origin_port, console)
@@ -74,28 +75,10 @@ async def _main(data: Path, console: Console, *, keep: bool) -> int:
         await story.verify(place, invoice, console)
         console.print(f"[green]done[/] in {time.monotonic() - started:.0f} s")
         if keep:
-            _say_where(place, customer, console)
+            console.print("everything is left running, with a few clients; Ctrl-C ends it")
+            say_where(place, customer, console)
             await story.go_on(place, stop)
     return 0
-
-
-def _place(running: System) -> story.Place:
-    token = (running.data_dir / "operator-token").read_text().strip()
-    return story.Place(running.endpoints.api_url, running.endpoints.edge_port, running.log, token)
-
-
-def _say_where(place: story.Place, customer: story.Customer, console: Console) -> None:
-    console.print("everything is left running, with a few clients; Ctrl-C ends it")
-    console.print(f"  web interface   [bold]{place.api_url}/[/]")
-    console.print("    login         superuser@example.com (or engineer@, billing@, user@)")
-    console.print(f"    password      {customer.password}", highlight=False)
-    console.print(f"  API             {place.api_url}/docs")
-    console.print(
-        f"  clients         ws://{story.DOMAIN}/rooms/lobby at 127.0.0.1:{place.edge_port}"
-    )
-    console.print(f"  operator token  {place.operator_token}")
-    console.print(f"  engineer token  {customer.engineer_token}")
-    console.print(f"  billing token   {customer.billing_token}")
 
 
 def _causes(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.live import Live
@@ -16,12 +16,11 @@ from rich.table import Table
 from websockets.exceptions import WebSocketException
 
 from handoff_common.errors import HandoffError
-from handoff_common.log import EventLog
 from handoff_standalone.demo import clients, recording
+from handoff_standalone.demo.place import DOMAIN, Customer, Place
 from handoff_standalone.rest import Api
 from handoff_standalone.verification import prove
 
-DOMAIN = "chat.example.com"
 _SECONDS_OF_TRAFFIC = 12.0
 _BACK_SECONDS = 5.0
 T = TypeVar("T")
@@ -33,31 +32,17 @@ class DemoFailed(HandoffError):
     code = "demo_failed"
 
 
-class Place(NamedTuple):
-    """Where the system is: its API, its edge's port, its log where that can be reached."""
-
-    api_url: str
-    edge_port: int
-    log: EventLog | None
-    operator_token: str
-
-
-class Customer(NamedTuple):
-    customer_id: str
-    service_id: str
-    engineer_token: str
-    billing_token: str
-    password: str
-    """Of every user's."""
-
-
 @asynccontextmanager
-async def origin() -> AsyncIterator[int]:
-    """The chat server in its own process; yields its port."""
+async def origin(port: int = 0) -> AsyncIterator[int]:
+    """The chat server in its own process, at `port`, or at a free one; yields its port.
+
+    Raises DemoFailed where it does not start, as where the port is taken.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "handoff_standalone.demo.origin",
+        str(port),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -66,7 +51,7 @@ async def origin() -> AsyncIterator[int]:
         async with asyncio.timeout(20):
             line = await process.stdout.readline()
         if not line.strip():
-            raise DemoFailed("the demo's origin did not start")
+            raise DemoFailed("the demo's origin did not start; standard error says why")
         yield int(line)
     finally:
         process.stdin.close()
