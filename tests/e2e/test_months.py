@@ -22,8 +22,9 @@ from handoff_common.log import Message
 from handoff_common.log_sqlite import SqliteLog
 from handoff_common.topics import CONNECTIONS, EDGES
 from handoff_metering.rebuild import snapshot_tables
+from handoff_standalone.demo.place import Customer, Place
 from handoff_standalone.demo.recording import closed_month, connection_events
-from handoff_standalone.demo.story import Customer, Place, close_a_month
+from handoff_standalone.demo.story import close_a_month
 from handoff_standalone.rest import Api
 from handoff_standalone.settings import StandaloneSettings
 from handoff_standalone.system import System, rebuild, system

@@ -23,7 +23,8 @@ from handoff_common.log import Message
 from handoff_common.topics import CONNECTIONS
 from handoff_console.settings import ConsoleSettings
 from handoff_console.wiring import build
-from handoff_standalone.demo.story import Customer, Place, close_a_month
+from handoff_standalone.demo.place import Customer, Place
+from handoff_standalone.demo.story import close_a_month
 from handoff_standalone.rest import Api
 from handoff_standalone.settings import StandaloneSettings
 from handoff_standalone.system import system as in_process

@@ -14,8 +14,9 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from handoff_common.database import inserting
 
 FEW = 50
 """Fewer rows than this are not worth a COPY."""
@@ -42,9 +43,8 @@ async def upsert(
         records = [tuple(row[name] for name in columns) for row in rows]
         await merge(tx, table, columns, records, keys=keys, update=update)
         return
-    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
     ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
-    statement: Any = insert(table)
+    statement: Any = inserting(tx)(table)
     if update:
         changes = {name: statement.excluded[name] for name in update}
         statement = statement.on_conflict_do_update(index_elements=list(keys), set_=changes)

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -277,6 +277,11 @@ def among(tx: AsyncConnection, column: Column[Any], values: Sequence[Any]) -> Co
     return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type)))
 
 
+def inserting(tx: AsyncConnection) -> Callable[..., Any]:
+    """The dialect's INSERT that knows ON CONFLICT."""
+    return sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
+
+
 async def time_of(tx: AsyncConnection, clock: Clock) -> int:
     """Now, epoch ms, as every process that shares the database sees it: the server's on Postgres,
     this process's on SQLite, which is one process's."""
@@ -362,9 +367,8 @@ async def move_position(
     Raises PositionConflict where the row is not as expected: another worker took over.
     """
     if expected is None:
-        insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
         result = await tx.execute(
-            insert(table)
+            inserting(tx)(table)
             .values(
                 projection=projection,
                 topic=partition.topic,

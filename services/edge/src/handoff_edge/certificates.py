@@ -10,14 +10,15 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
-
-from cryptography import x509
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from handoff_common.errors import HandoffError
 from handoff_common.telemetry import get_logger
 from handoff_edge.metrics import Metrics
 from handoff_relay import Identity, NewServerTls, ServerTls
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 _ENDINGS: Final = (".crt", ".pem")
 
@@ -91,6 +92,9 @@ def _contents(path: Path) -> tuple[bytes, bytes]:
 
 def _said_by(path: Path, chain: bytes) -> tuple[tuple[str, ...], float]:
     """The names that the certificate bears, and when it ends."""
+    # Most edges have no certificates, and this is a tenth of an edge's start.
+    from cryptography import x509
+
     try:
         certificate = x509.load_pem_x509_certificate(chain)
         return _names(certificate), certificate.not_valid_after_utc.timestamp()
@@ -100,7 +104,9 @@ def _said_by(path: Path, chain: bytes) -> tuple[tuple[str, ...], float]:
         raise BadCertificate(text) from None
 
 
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+def _names(certificate: "Certificate") -> tuple[str, ...]:
+    from cryptography import x509
+
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:

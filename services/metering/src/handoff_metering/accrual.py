@@ -90,6 +90,8 @@ class Accrual:
                 await until_back(
                     functools.partial(self.step, number, say=number in told), what="accrue"
                 )
+            # Once for all of them: what goes out together is read and billed together.
+            self._outbox.poke()
             before = own
 
     async def step(self, number: int, *, say: bool) -> None:
@@ -106,7 +108,6 @@ class Accrual:
             # More are due than one transaction should hold.
             pass
         self._metrics.accrual.observe(time.perf_counter() - started)
-        self._outbox.poke()
 
     async def _is_due(self, number: int) -> bool:
         async with self._database.read() as tx:

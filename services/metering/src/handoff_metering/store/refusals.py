@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import and_, case, delete, desc, func, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from handoff_common.database import Tx
+from handoff_common.database import Tx, inserting
 from handoff_common.minutes import DAY_MS, HOUR_MS
 from handoff_metering import tables
 from handoff_metering.refusals import NOBODY, Count, Key
@@ -41,8 +40,7 @@ class Row(NamedTuple):
 
 async def raise_counts(tx: Tx, counts: Mapping[Key, Count]) -> None:
     """Save the counts; where a greater one stands, it stays."""
-    insert: Any = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
-    statement = insert(tables.refusals)
+    statement = inserting(tx)(tables.refusals)
     told, stands = statement.excluded, tables.refusals.c
     statement = statement.on_conflict_do_update(
         index_elements=list(Key._fields),
