@@ -271,7 +271,8 @@ class Dialer:
                     sock = await aiohappyeyeballs.start_connection(
                         infos, happy_eyeballs_delay=_EYEBALLS_DELAY
                     )
-            own = sock.getpeername()[1] in self._own_ports() and same_host(sock)
+            # All addresses of a backend have its port, which is hardly ever one of this edge's.
+            own = infos[0][4][1] in self._own_ports() and same_host(sock)
         except TimeoutError:
             # It is an OSError too, and has a code of its own.
             raise
