@@ -53,11 +53,11 @@ async def test_counts_of_several_workers_are_added_up(
     ) as system:
         await system.start("config", "metering", "metering-1", "billing", "edge")
         tenant = await make_tenant(system, origin_port=origin, enable=False)
-        seen = await refuse(system, tenant.domain, 40)
+        seen = await refuse(system, tenant.domain, 12)
         await shows(system, tenant, seen)
         # Whoever is told nothing is told all of it later.
         await kafka.kill()
-        seen += await refuse(system, tenant.domain, 20)
+        seen += await refuse(system, tenant.domain, 8)
         await kafka.restart()
         await shows(system, tenant, seen)
         # What was told stands; the processes that come next count from nothing.
