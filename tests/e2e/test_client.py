@@ -45,7 +45,7 @@ ENVIRON = {
     "HANDOFF_ALLOW_PRIVATE_ORIGINS": "true",
     "HANDOFF_DRAIN_GRACE": "0",
     "HANDOFF_DRAIN_SPREAD": "0",
-    "HANDOFF_WATERMARK_INTERVAL": "0.2",
+    "HANDOFF_WATERMARK_INTERVAL": "0.5",
     "HANDOFF_TICK_SECONDS": "0.05",
 }
 
@@ -275,7 +275,7 @@ async def billed(operator: Driver, people: People, running: System) -> None:
     delivered = 0
     for line in final.lines:
         for one in await people.billing.items(
-            invoices.line_usage(draft.invoice_id, line.number, limit=2)
+            invoices.line_usage(draft.invoice_id, line.number, limit=50)
         ):
             if one.usage is not None and line.product == "connection_minutes":
                 counted += one.usage.minutes

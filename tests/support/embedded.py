@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import sys
 import threading
 from collections.abc import Coroutine, Iterator, Mapping
@@ -171,12 +172,14 @@ async def make_tenant(
     system: HasApi,
     *,
     origin_port: int,
-    domain: str = "chat.example.com",
+    domain: str = "",
     enable: bool = True,
     backend: Mapping[str, Any] | None = None,
     **contract: Any,
 ) -> Tenant:
-    """A customer, its tokens, and an active service at `domain` with one backend."""
+    """A customer, its tokens, and an active service with one backend, at `domain` or at one that no
+    other test has."""
+    domain = domain or f"{secrets.token_hex(4)}.example.com"
     customer_id = await make_customer(system, domain, **contract)
     tokens = await make_tokens(system, customer_id)
     async with system.api(tokens["engineer"]) as engineer:

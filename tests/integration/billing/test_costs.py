@@ -262,6 +262,18 @@ async def test_corrections_and_terms_belong_to_no_service(system: System) -> Non
 # --- From a line to its connections ---
 
 
+async def in_pages(system: System, path: str, limit: int) -> list[Any]:
+    rows: list[Any] = []
+    cursor: str | None = None
+    while True:
+        query = {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
+        page = await system.get(path, **query)
+        rows += page["data"]
+        cursor = page["meta"]["next_cursor"]
+        if cursor is None:
+            return rows
+
+
 async def test_a_row_behind_a_line_names_its_connections(system: System) -> None:
     await system.use(5, hour=743, resp_body_bytes=7)
     await deliver(system, 3, "2024-10-31T23:00:00Z")
@@ -270,7 +282,10 @@ async def test_a_row_behind_a_line_names_its_connections(system: System) -> None
     rows = {}
     for line in draft["lines"]:
         path = f"/v1/invoices/{draft['invoice_id']}/lines/{line['number']}/usage"
-        for row in (await system.get(path))["data"]:
+        whole = (await system.get(path))["data"]
+        for limit in (1, len(whole)):
+            assert await in_pages(system, path, limit) == whole
+        for row in whole:
             rows[line["product"], row["kind"]] = row
     assert rows["delivery_bandwidth", "delivery"]["connections"] is None
     for product in ("connection_minutes", "delivery_bandwidth"):

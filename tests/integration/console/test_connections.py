@@ -196,9 +196,7 @@ async def test_one_connection_from_its_acceptance_to_its_end(
 async def test_another_customers_connection_is_not_there(
     system: Embedded, origin: int, tenant: Tenant, clients: AsyncExitStack, engineer: Visitor
 ) -> None:
-    other = await make_tenant(
-        system, origin_port=origin, domain=f"{secrets.token_hex(4)}.example.com"
-    )
+    other = await make_tenant(system, origin_port=origin)
     await opened(system, other, clients)
     async with visitor(system) as theirs:
         await theirs.sign_in(other.tokens["engineer"])

@@ -6,7 +6,6 @@ import html
 import io
 import json
 import re
-import secrets
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -29,9 +28,7 @@ async def used(system: Embedded) -> Tenant:
 
     async with serve(echo, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        tenant = await make_tenant(
-            system, origin_port=port, domain=f"{secrets.token_hex(4)}.example.com"
-        )
+        tenant = await make_tenant(system, origin_port=port)
         async with system.api(tenant.tokens["user"]) as api:
             for number in range(1, 4):
                 async with connect(

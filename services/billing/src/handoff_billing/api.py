@@ -136,20 +136,22 @@ def routes(ledger: Ledger, issuer: Issuer, directory: Directory) -> APIRouter:
         if line is None:
             raise not_found("line", str(number))
         usage, delivery = await ledger.line_rows(month, line)
-        every: list[dict[str, Any]] = [
+        start = 0 if cursor is None else max(0, decode_cursor(cursor, [int])[0])
+        end = start + limit
+        page: list[dict[str, Any]] = [
             {
                 "kind": "usage",
                 "usage": usage_row(key, totals),
                 "connections": row_connections(month.customer_id, key),
             }
-            for key, totals in usage
+            for key, totals in usage[start:end]
         ]
-        every += [{"kind": "delivery", "delivery": delivery_row(row)} for row in delivery]
-        start = 0 if cursor is None else max(0, decode_cursor(cursor, [int])[0])
-        more = start + limit < len(every)
+        others = slice(max(0, start - len(usage)), max(0, end - len(usage)))
+        page += [{"kind": "delivery", "delivery": delivery_row(row)} for row in delivery[others]]
+        more = end < len(usage) + len(delivery)
         return {
-            "data": every[start : start + limit],
-            "meta": {"limit": limit, "next_cursor": encode_cursor(start + limit) if more else None},
+            "data": page,
+            "meta": {"limit": limit, "next_cursor": encode_cursor(end) if more else None},
         }
 
     @router.get(
