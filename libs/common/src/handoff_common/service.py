@@ -167,18 +167,23 @@ def _listening(listener: socket.socket, address: tuple[str, int] | str) -> socke
 
 @asynccontextmanager
 async def stop_signals() -> AsyncIterator[asyncio.Event]:
-    """An event that SIGTERM or SIGINT sets. A second signal ends the process the usual way."""
+    """An event that SIGTERM or SIGINT sets, and SIGHUP, by which a terminal that closes says so,
+    unless the process was told to ignore it (`nohup`). A second signal ends the process the usual
+    way."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def on_signal(number: signal.Signals) -> None:
         stop.set()
         loop.remove_signal_handler(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:
         yield stop
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
