@@ -76,6 +76,9 @@ async def test_a_handshake_and_an_end_are_measured(tmp_path: Path) -> None:
         by_service = "handoff_edge_service_connections_open"
         assert sample(text, f'{by_service}{{service="svc"}}') == 2
         assert sample(text, f'{by_service}{{service="other"}}') == 1
+        accepted = "handoff_edge_service_connections_accepted_total"
+        assert sample(text, f'{accepted}{{service="svc"}}') == 2
+        assert sample(text, f'{accepted}{{service="other"}}') == 1
         assert sample(text, "handoff_edge_connections_idle") == 0, "nobody was looked at yet"
         await w.edge.checkpoints.all()
         assert sample((await admin(w, "/metrics")).text, "handoff_edge_connections_idle") == 2
@@ -85,6 +88,9 @@ async def test_a_handshake_and_an_end_are_measured(tmp_path: Path) -> None:
         text = (await admin(w, "/metrics")).text
         assert sample(text, "handoff_edge_connections_idle") == 2
         assert sample(text, 'handoff_edge_body_bytes_total{direction="from_client"}') == 4
+        body = "handoff_edge_service_body_bytes_total"
+        assert sample(text, f'{body}{{direction="from_client",service="svc"}}') == 4
+        assert sample(text, f'{body}{{direction="from_client",service="other"}}') == 0
         await clients[2].send(b"\x88\x82\0\0\0\0\x0f\xa1")
         await clients[2].exactly(8)
         clients[2].writer.close()

@@ -73,6 +73,7 @@ async def test_each_refusal_is_told_with_its_service_and_cause(tmp_path: Path) -
             ("svc", "not_enabled"): 3,
         }
         await all_told(w.log, expected)
+        assert w.edge.metrics.services.of("svc").refused == 6
         # A process that is started again counts from nothing, and what the former one told stands.
     log = await SqliteLog.open(tmp_path / "log.db")
     async with world(tmp_path, log=log, configured=False, refusals_interval=0.01) as w:

@@ -8,15 +8,8 @@ from prometheus_client import Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from handoff_common.telemetry import new_registry
-from handoff_edge.metrics import (
-    BOUNDS,
-    STAGES,
-    Metrics,
-    OpenByService,
-    Watch,
-    code_label,
-    largest,
-)
+from handoff_edge.metrics import BOUNDS, STAGES, Metrics, Watch, code_label
+from handoff_edge.service_metrics import OpenByService, largest
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -105,3 +98,21 @@ def test_open_connections_by_service_are_bounded() -> None:
     assert {
         dict(labels)["service"]: value for (of, labels), value in found.items() if of == name
     } == {"s99": 100, "s98": 99, "s97": 98, "other": sum(range(1, 98))}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 9)), max_size=30))
+def test_totals_of_services_are_bounded_and_never_go_down(counted: list[tuple[str, int]]) -> None:
+    metrics = Metrics(new_registry(), services=3)
+    name = "handoff_edge_service_body_bytes_total"
+    before: dict[str, float] = {}
+    for service, count in counted:
+        metrics.services.of(service).body[0] += count
+        found = {
+            dict(labels)["service"]: value
+            for (of, labels), value in samples(metrics).items()
+            if of == name and dict(labels)["direction"] == "from_client"
+        }
+        assert len(found) <= 4
+        assert all(found[service] >= value for service, value in before.items())
+        before = found
+    assert sum(before.values()) == sum(count for _, count in counted)

@@ -299,6 +299,7 @@ class Handshake:
     ) -> None:
         client = self._client
         self._node.metrics.accepted.inc()
+        self._node.metrics.services.of(handoff.service_id).accepted += 1
         self._node.logger.info(
             "accepted",
             connection_id=connection.connection_id,

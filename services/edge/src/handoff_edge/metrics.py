@@ -1,15 +1,16 @@
 """What the edge measures. One set per edge, on a registry of its own."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from heapq import nlargest
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
+
+from handoff_edge.service_metrics import DIRECTIONS, ServiceTotals
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Of the histograms, in seconds."""
@@ -18,8 +19,6 @@ STAGES: Final = ("head", "decide", "connect", "origin_tls", "answer", "journal",
 """Of a handshake, in their order: from accept to the whole head; the decision; look-up and connect;
 TLS with the origin; its answer; `accepted` in the journal; the 101 at the client. A stage that was
 not passed is not counted."""
-
-DIRECTIONS: Final = ("from_client", "to_client", "to_origin", "from_origin")
 
 
 class Seconds:
@@ -73,36 +72,6 @@ class Watch:
         self._last_ns = now_ns
 
 
-class OpenByService(Collector):
-    """Open connections of the services that have the most of them; the others are one sum.
-
-    open_: (service id, connections) of each service that has any, asked at each scrape.
-    """
-
-    def __init__(self, open_: Callable[[], Iterable[tuple[str, int]]], most: int) -> None:
-        self._open = open_
-        self._most = most
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily(
-            "handoff_edge_service_connections_open",
-            "Connections open now of the services that have the most; `other`: of all others",
-            labels=["service"],
-        )
-        named, others = largest(self._open(), self._most)
-        for service, count in named.items():
-            family.add_metric([service], count)
-        family.add_metric(["other"], others)
-        yield family
-
-
-def largest(counts: Iterable[tuple[str, int]], most: int) -> tuple[dict[str, int], int]:
-    """The `most` largest, and the sum of the others. Among equals the name decides."""
-    all_ = list(counts)
-    named = dict(nlargest(most, all_, key=lambda item: (item[1], item[0])))
-    return named, sum(count for _, count in all_) - sum(named.values())
-
-
 def code_label(code: int | None) -> str:
     """Codes of the protocol's own; what applications make up (3000 to 4999) is one label."""
     if code is None:
@@ -112,10 +81,15 @@ def code_label(code: int | None) -> str:
 
 class Metrics:
     """Labels are bounded: codes, reasons and directions come from fixed tables. What a handshake or
-    an end counts is found in a dictionary: the library's own look-up costs three times as much."""
+    an end counts is found in a dictionary: the library's own look-up costs three times as much.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    services: how many of them have totals of their own.
+    """
+
+    def __init__(self, registry: CollectorRegistry, *, services: int = 0) -> None:
         self.registry = registry
+        self.services = ServiceTotals(services)
+        registry.register(self.services)
         self.open = Gauge(
             "handoff_edge_connections_open", "Connections open now", registry=registry
         )

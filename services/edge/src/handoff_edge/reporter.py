@@ -61,6 +61,8 @@ class Reporter:
         self._metrics.count_refused(cause)
         if owner is None and host is not None:
             owner = self._owner_of(host)
+        if owner is not None:
+            self._metrics.services.of(owner.service_id).refused += 1
         self._tally.add(self._clock.now_ms(), owner, cause)
         self._changed.set()
 

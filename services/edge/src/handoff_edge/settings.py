@@ -120,7 +120,7 @@ class EdgeSettings(Settings):
     metrics_services: Annotated[int, Field(ge=0, le=1_000)] = Field(
         50,
         description="services with a label of their own in the metrics: those with the most open "
-        "connections; the others are one sum",
+        "connections, and in totals those that came first; the others are one sum",
     )
     refusals_interval: PositiveSeconds = Field(
         3.0, description="between two reports of what was refused, where anything was"

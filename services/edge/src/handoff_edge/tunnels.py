@@ -240,10 +240,14 @@ class Tunnels:
             delta.bereq_body_bytes,
             delta.beresp_body_bytes,
         )
-        for direction, count in zip(self._metrics.directions, body, strict=True):
+        if not any(body):
+            return False
+        of_service = self._metrics.services.of(opened.connection.service_id).body
+        for number, count in enumerate(body):
             if count > 0:
-                direction.inc(count)
-        return any(body)
+                self._metrics.directions[number].inc(count)
+                of_service[number] += count
+        return True
 
     def _set_idle(self, opened: Open, *, idle: bool) -> None:
         if opened.idle is not idle:

@@ -26,7 +26,7 @@ from handoff_edge.forwarder import Forwarder
 from handoff_edge.handshake import Node
 from handoff_edge.head import Head
 from handoff_edge.limits import Admission, Early, Handshakes, ServiceCounts, Shared
-from handoff_edge.metrics import Metrics, OpenByService
+from handoff_edge.metrics import Metrics
 from handoff_edge.origin import Dialer, LookUp, Resolver
 from handoff_edge.patience import Patience
 from handoff_edge.protocol import ClientPort
@@ -34,6 +34,7 @@ from handoff_edge.recorder import Recorder
 from handoff_edge.recovery import recover
 from handoff_edge.refusals import Owner
 from handoff_edge.reporter import Reporter
+from handoff_edge.service_metrics import OpenByService
 from handoff_edge.settings import EdgeSettings
 from handoff_edge.tunnels import Tunnels
 from handoff_relay import IMPLEMENTATIONS, Implementation, ServerTls, active
@@ -90,7 +91,7 @@ class Edge:
         self._reuse_port = reuse_port
         self._logger = get_logger("edge")
         self._opened = False
-        self.metrics = Metrics(new_registry())
+        self.metrics = Metrics(new_registry(), services=settings.metrics_services)
         self.place = Place(self._journal.owner_id, settings.region, settings.pop)
         self.configuration = Configuration(log, clock, settings.data_dir / _RULEBOOK)
         self.counts = ServiceCounts(shared)
