@@ -40,13 +40,12 @@ demo: $(RUN_STAMP) ## the whole system on this machine: real clients, live usage
 run: $(RUN_STAMP) ## the embedded system in the foreground, with an example to look at (args=--no-example: empty)
 	@$(BIN)/handoff up --example $(args)
 
-# One process more than there are cores: the longest tests wait for time-outs and for minutes to pass.
 test: $(DEV_STAMP) ## everything the tests need, and all suites (args="-k name" narrows)
 	@tests/support/install.sh $(BIN)/python
 	@tests/support/install-kustomize.sh
 	@$(NATIVE)
 	@$(NATIVE) test
-	@$(BIN)/python -m pytest tests -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadgroup $(args)
+	@$(BIN)/python -m pytest tests -n auto --dist loadgroup $(args)
 
 fault: $(DEV_STAMP) ## the long form of the fault tests: each part killed five times, ten minutes without a broker
 	@tests/support/install.sh $(BIN)/python

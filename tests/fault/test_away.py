@@ -49,6 +49,7 @@ async def test_the_broker_is_away_and_no_handoff_is_refused(
     async with distributed(tmp_path / "system", broker.bootstrap, server.address) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         # As much in all, however many they are: what is tried is not how fast a client can talk.
         await load.open(CONNECTIONS, talk=max(0.5, CONNECTIONS / 200))
@@ -92,6 +93,7 @@ async def test_a_full_journal_refuses_new_handoffs_and_open_ones_go_on(
     ) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         await load.open(60, talk=0.2)
         await broker.kill()
@@ -135,6 +137,7 @@ async def test_silence_of_the_broker_is_not_silence_of_the_edges(
     ) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         await load.open(20)
         await broker.kill()
@@ -169,6 +172,7 @@ async def test_an_edge_that_was_cut_off_takes_its_connections_back(
             await system.begin("edge", HANDOFF_LOG=f"kafka://127.0.0.1:{proxy.port}")
             await system.ready("edge")
             tenant = await make_tenant(system, origin_port=origin)
+            await system.edges_know()
             load = Load(system.edge_port, tenant.domain)
             await load.open(20, talk=0.5)
 
@@ -204,6 +208,7 @@ async def test_the_database_is_away_and_the_edges_go_on(
     async with distributed(tmp_path / "system", broker.bootstrap, server.address) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         await load.open(50, talk=0.5)
         await server.kill()

@@ -35,6 +35,7 @@ async def test_whatever_is_killed_nothing_is_lost_and_nothing_is_billed_twice(
     ) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         faults: list[Callable[[], Awaitable[None]]] = [
             *(lambda name=name: kill(system, name) for name in PROCESSES),

@@ -75,6 +75,7 @@ async def test_the_journal_of_a_dead_edge_is_delivered(
     ) as system:
         await system.start()
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         await load.open(40, talk=0.3)
         data = system.folder / "edge"

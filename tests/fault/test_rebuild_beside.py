@@ -39,6 +39,7 @@ async def test_a_rebuild_beside_the_running_system(
     async with distributed(tmp_path / "system", broker.bootstrap, server.address) as system:
         await system.start("config", "metering", "metering-1", "billing", "edge")
         tenant = await make_tenant(system, origin_port=origin)
+        await system.edges_know()
         load = Load(system.edge_port, tenant.domain)
         await publish_a_row_that_the_log_does_not_bear_out(broker.bootstrap)
         async with sampling(system, tenant) as samples, churning(load, random.Random(7)):
