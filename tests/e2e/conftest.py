@@ -1,4 +1,4 @@
-"""The embedded system and an origin, one pair per module."""
+"""The embedded system and an origin, a pair for each test."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,6 +1,7 @@
 """`handoff up --example`, as `make run` has it: something to look at, from the first start on."""
 
 import json
+import socket
 import stat
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ async def test_a_new_folder_has_a_customer_an_invoice_and_clients_that_come_agai
     await eventually(clients, "clients come again", seconds=30)
     assert await system.stop() == 0
 
+    port = json.loads((system.data / "example.json").read_bytes())["origin_port"]
+    with socket.create_server(("127.0.0.1", port)):
+        await system.start()
+        assert (await kept(system))["customer_id"] == who
+        assert (
+            f"port {port}, the example's origin, is taken"
+            in (system.data / "system.log").read_text()
+        )
+        assert await system.stop() == 0
+
 
 async def test_a_folder_with_data_of_its_own_is_left_as_it_is(tmp_path: Path) -> None:
     system = Embedded(tmp_path / "data")
@@ -80,4 +91,10 @@ async def test_a_folder_with_data_of_its_own_is_left_as_it_is(tmp_path: Path) ->
     async with system.api() as operator:
         assert [one["name"] for one in await operator.pages("/v1/customers")] == ["Own"]
     assert not (system.data / "example.json").exists()
+    assert await system.stop() == 0
+
+    # As a kill leaves it in the middle of its making.
+    (system.data / "example.json").write_text('{"origin_port": 9000, "customer": null}')
+    await system.start()
+    assert "was never finished" in (system.data / "system.log").read_text()
     assert await system.stop() == 0
