@@ -3,10 +3,15 @@
 The server is a real one of this test's own, durable, killed with SIGKILL and restarted on its data.
 """
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Column, Integer, MetaData, Table
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from handoff_common.bulk import copy
 from handoff_common.database import Database, Limits
 from handoff_common.errors import DatabaseAway
 from handoff_common.minutes import HOUR_MS
@@ -14,6 +19,8 @@ from support.databases import drop_databases, use_postgres
 from support.metering_edge import Edge, carried
 from support.metering_system import MONTH_END, System, system, until
 from support.parts.postgres import Database as Server
+from support.parts.proxy import Proxy
+from support.parts.waiting import eventually
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("fault-postgres")]
 HOUR = MONTH_END - HOUR_MS
@@ -129,3 +136,56 @@ async def test_every_way_of_being_away_is_one_error(postgres: Server) -> None:
     assert (database.away, other.away) == (None, None)
     await database.close()
     await other.close()
+
+
+T = Table("t", MetaData(), Column("n", Integer))
+
+
+async def select(tx: AsyncConnection) -> None:
+    await tx.exec_driver_sql("SELECT 1")
+
+
+async def copy_in(tx: AsyncConnection) -> None:
+    await copy(tx, T, ["n"], [(1,)])
+
+
+async def last_word(postgres: Server, proxy: Proxy, pid: int) -> None:
+    """What a server that is killed says to a connection has been read; that the connection has
+    ended is not known yet. The driver takes a statement then for a second one at once."""
+    proxy.hold_ends()
+    before = proxy.to_client.carried
+    await postgres.address.execute(f"SELECT pg_terminate_backend({pid})")
+
+    async def said() -> bool | None:
+        return proxy.to_client.carried > before or None
+
+    await eventually(said, what="the server has said its last word", seconds=30)
+    for _ in range(10):
+        await asyncio.sleep(0)  # a turn of the loop, in which the driver reads it
+
+
+@pytest.mark.parametrize("statement", [select, copy_in])
+async def test_a_last_word_between_two_statements_is_a_server_that_is_away(
+    postgres: Server, statement: Callable[[AsyncConnection], Awaitable[None]]
+) -> None:
+    await postgres.create_database("word")
+    async with Proxy(postgres.address.port) as proxy:
+        database = Database(postgres.url("word", port=proxy.port), limits=QUICK)
+        async with database.transaction() as tx:
+            await tx.run_sync(T.metadata.create_all)
+            pid = (await tx.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
+        with pytest.raises(DatabaseAway):
+            async with database.transaction() as tx:
+                await statement(tx)
+                await last_word(postgres, proxy, pid)
+                await statement(tx)
+        proxy.restore()
+        for _ in range(2):
+            async with database.transaction() as tx:
+                await statement(tx)
+                pid = (await tx.exec_driver_sql("SELECT pg_backend_pid()")).scalar_one()
+            # The second time a connection in the pool: nobody need hear of that.
+            await last_word(postgres, proxy, pid)
+        proxy.restore()
+        assert database.away is None
+        await database.close()

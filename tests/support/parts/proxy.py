@@ -8,6 +8,7 @@ must advertise the proxy's port (`KafkaBroker.add_listener`), or clients go arou
                  as it does when a network heals
     delay()      every byte arrives that much later
     throttle()   each connection passes at most so many bytes a second
+    hold_ends()  bytes pass, and that a side has ended or reset is not told before restore()
 """
 
 import asyncio
@@ -34,10 +35,12 @@ class Way:
     delay: float = 0.0
     rate: float | None = None
     open: asyncio.Event = field(default_factory=asyncio.Event)
+    ends: asyncio.Event = field(default_factory=asyncio.Event)
     carried: int = 0
 
     def __post_init__(self) -> None:
         self.open.set()
+        self.ends.set()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -115,6 +118,12 @@ class Proxy:
         for way in self._ways(direction):
             way.rate = bytes_per_second
 
+    def hold_ends(self, direction: Direction = "both") -> None:
+        """Pass all bytes on, and no end of a stream: the moment between a peer's last word and its
+        end, for as long as it is wanted."""
+        for way in self._ways(direction):
+            way.ends.clear()
+
     def restore(self) -> None:
         """All is as at the start: what was held is passed on, new connections are let through."""
         self._cut = False
@@ -122,6 +131,7 @@ class Proxy:
             way.delay = 0.0
             way.rate = None
             way.open.set()
+            way.ends.set()
 
     def _ways(self, direction: Direction) -> list[Way]:
         ways = {"to_upstream": [self.to_upstream], "to_client": [self.to_client]}
@@ -188,6 +198,8 @@ async def carry(source: asyncio.StreamReader, target: asyncio.StreamWriter, way:
             due, chunk = await held.get()
             await asyncio.sleep(max(0.0, due - clock()))
             await way.open.wait()
+            if not chunk:
+                await way.ends.wait()
             if chunk is None:
                 raise ConnectionResetError
             if not chunk:

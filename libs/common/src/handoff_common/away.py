@@ -47,8 +47,10 @@ def why_away(error: BaseException) -> str | None:
 
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceError):
-        # Most of these are mistakes of the caller; this one is a server that has gone.
-        return "closed" in str(error)
+        # Most are mistakes of the caller. Two are a server that has gone: a connection that is
+        # closed, and a rollback that the driver refuses behind a statement that found it gone.
+        behind = error.__context__
+        return "closed" in str(error) or (behind is not None and why_away(behind) is not None)
     return isinstance(error, (*_AWAY, sa_errors.TimeoutError, OSError, TimeoutError))
 
 

@@ -159,7 +159,7 @@ class Database:
         Raises DatabaseAway; it may have been committed all the same, where the answer was lost.
         """
         if not self.is_sqlite:
-            async with self._answering(), self.engine.begin() as connection:
+            async with self._connected() as connection, connection.begin():
                 yield connection
             return
         async with asyncio.timeout(self.limits.acquire):
@@ -175,7 +175,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A consistent view for reading; nothing is written. Raises DatabaseAway."""
-        async with self._answering(), self.engine.connect() as connection:
+        async with self._connected() as connection:
             if self.is_sqlite:
                 await connection.exec_driver_sql("BEGIN")
             else:
@@ -203,6 +203,19 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of the pool, which goes back there only where the server answered by it: the
+        driver may take one whose server went between two statements for whole, and for busy for
+        ever."""
+        async with self._answering(), self.engine.connect() as connection:
+            try:
+                yield connection
+            except Exception as error:
+                if not self.is_sqlite and why_away(error) is not None:
+                    await connection.invalidate(error)
+                raise
 
     @asynccontextmanager
     async def _answering(self) -> AsyncIterator[None]:
