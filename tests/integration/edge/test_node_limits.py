@@ -242,8 +242,11 @@ async def test_workers_killed_while_all_are_busy_leave_the_limit_whole(tmp_path:
                         continue
                     there[found] = worker
                     most = max(most, sum(one not in killed for one in there.values()))
+                    left = chance.randint(5, 50)
                     try:
-                        for _ in range(chance.randint(5, 50)):
+                        # Nobody leaves before it has been full: who is refused waits for a while.
+                        while left > 0 or most < limit:
+                            left -= 1
                             await found.send(b"x")
                             await found.exactly(1)
                     finally:
@@ -256,15 +259,16 @@ async def test_workers_killed_while_all_are_busy_leave_the_limit_whole(tmp_path:
             await until(lambda: most >= limit, "all that is allowed is open")
             assert most == limit
 
-        tasks = [asyncio.create_task(come_and_go()) for _ in range(30)]
-        await filled_and_no_further()
-        for _ in range(2):
-            worker = n.workers.pop(0)
-            killed.add(worker)
-            await worker.kill()
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(30):
+                clients.create_task(come_and_go())
             await filled_and_no_further()
-        over.set()
-        await soon(asyncio.gather(*tasks))
+            for _ in range(2):
+                worker = n.workers.pop(0)
+                killed.add(worker)
+                await worker.kill()
+                await filled_and_no_further()
+            over.set()
         assert most == limit
 
 
