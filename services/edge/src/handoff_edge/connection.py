@@ -77,6 +77,20 @@ class Connection:
     """See the module. Counters are given as a whole each time: the handshake's header bytes are
     kept here, body bytes come from the relay."""
 
+    __slots__ = (
+        "_headers",
+        "_month",
+        "_place",
+        "_reported",
+        "_seq",
+        "accepted_ns",
+        "connection_id",
+        "customer_id",
+        "facts",
+        "phase",
+        "service_id",
+    )
+
     def __init__(
         self, *, place: Place, connection_id: str, customer_id: str, service_id: str
     ) -> None:

@@ -7,6 +7,7 @@ early reaches the origin only behind its 101.
 
 import asyncio
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -264,13 +265,14 @@ class Handshake:
                 bereq_header_bytes=sent,
                 beresp_header_bytes=answer.received,
             ),
+            # These live as long as the connection, and many have the same.
             Facts(
-                domain=handoff.domain,
+                domain=sys.intern(handoff.domain),
                 rule=handoff.rule,
                 backend=handoff.backend.name,
                 service_version=handoff.service_version,
                 subprotocol=answer.subprotocol,
-                client_network=self._client.network,
+                client_network=sys.intern(self._client.network),
                 tls=self._client.tls,
             ),
         )
