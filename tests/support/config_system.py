@@ -195,7 +195,9 @@ async def _from_start(_: Any) -> dict[Any, int]:
 
 @asynccontextmanager
 async def config_system(folder: Path, clock: Clock, **settings: Any) -> AsyncIterator[ConfigSystem]:
-    """Opens what is in the folder, or makes it."""
+    """Opens what is in the folder, or makes it. A write waits for longer than by default: a machine
+    that is held up for a moment does not have a caller's own token refused."""
+    settings = {"settle_seconds": 15, **settings}
     log = await SqliteLog.open(folder / "log.db")
     db = Database(await database_url(folder, "config"))
     try:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import pytest
 
+from support import originals
 from support.parts.postgres import Address
 
 Engine = Literal["sqlite", "postgres"]
@@ -40,14 +41,22 @@ def use_postgres(folder: Path, server: Address) -> None:
 
 
 async def database_url(folder: Path, name: str) -> str:
-    """SQLAlchemy URL of the folder's database of this name, which is made where there is none."""
+    """SQLAlchemy URL of the folder's database of this name, which is made where there is none: for
+    a service by its name with its tables, for any other name empty."""
+    package = originals.PACKAGES.get(name.partition("_")[0])
     at = _on_postgres.get(folder)
     if at is None:
-        return f"sqlite+aiosqlite:///{folder / name}.db"
+        file = folder / f"{name}.db"
+        if package is not None:
+            await originals.copy_file(package, file)
+        return f"sqlite+aiosqlite:///{file}"
     unique = f"{name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}_{os.getpid()}"
     made = _made.setdefault(folder, [])
     if unique not in made:
-        await at.create_database(unique)
+        if package is None:
+            await at.create_database(unique)
+        else:
+            await originals.copy_database(at, package, unique)
         made.append(unique)
     return at.url(unique)
 

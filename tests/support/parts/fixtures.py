@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from support import originals
 from support.parts import choice, environment
 from support.parts.kafka import Broker, delete_topics
 from support.parts.postgres import Address, Database
@@ -33,6 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         environment.hide()
         config.stash[RUN] = Run.begin()
+
+
+def pytest_sessionfinish() -> None:
+    originals.remove()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
