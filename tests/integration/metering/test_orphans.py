@@ -32,8 +32,8 @@ async def test_a_lost_edges_connections_are_closed_at_its_last_proof_of_life(
         await edge.append(scripts[0].closed(1_000))
         await alive.append(alive.script(HOUR, "living").accepted())
         await edge.vouch(HOUR + 90_000)
-        async with s.metering():
-            speaking = asyncio.ensure_future(speak(alive, HOUR + 90_000))
+        async with s.metering(), asyncio.TaskGroup() as speaking:
+            others = [speaking.create_task(speak(alive, HOUR + 90_000))]
 
             async def all_closed() -> bool:
                 return (await s.total()).lost == 5
@@ -56,11 +56,11 @@ async def test_a_lost_edges_connections_are_closed_at_its_last_proof_of_life(
 
             # Once they are closed, the lost edge no longer holds anything back.
             await until(is_resolved, "the silent edge no longer counts")
-            speaking.cancel()
 
             # It comes back: one connection went on, one was closed meanwhile.
             await edge.append(scripts[1].bytes(300_001), scripts[2].closed(400_000))
             await edge.vouch(HOUR + 500_000)
+            others.append(speaking.create_task(speak(edge, HOUR + 500_000)))
 
             async def is_corrected() -> bool:
                 total = await s.total()
@@ -82,6 +82,8 @@ async def test_a_lost_edges_connections_are_closed_at_its_last_proof_of_life(
                 assert given_up["reason"] == "edge_lost"
                 assert given_up["closed_by"] == "lost"
                 assert given_up["provisional"]
+            for task in others:
+                task.cancel()
 
 
 async def speak(edge: Edge, through_ms: int) -> None:
