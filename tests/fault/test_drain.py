@@ -115,6 +115,9 @@ async def test_workers_that_are_restarted_one_after_the_other(
             assert crowd.refused == 0
             drained = sum(client.ended.is_set() for client in crowd.clients)
             assert drained >= NODE_CLIENTS, "each worker was restarted"
+            # As systemd stops a unit: a signal to each of its processes, not to the first alone.
+            for worker in after:
+                os.kill(worker["pid"], signal.SIGTERM)
             stopping = asyncio.create_task(edge.process.stop())
             await crowd.all_ended()
             assert await stopping == 0

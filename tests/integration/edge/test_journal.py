@@ -141,6 +141,25 @@ async def test_an_append_that_was_given_up_and_came_through_is_closed(tmp_path: 
         assert await w.log.held(CONNECTIONS.name) == {}
 
 
+async def test_while_an_append_hangs_nothing_is_kept_and_no_origin_asked(tmp_path: Path) -> None:
+    async with faulty(tmp_path, journal_timeout=0.5) as (w, log):
+        log.gate.clear()
+        first = asyncio.create_task(w.ask(request_bytes()))
+        await until(lambda: w.edge.recorder.backlog == 1, "its append is under way")
+        behind = await asyncio.gather(*(w.ask(request_bytes()) for _ in range(20)))
+        await until(lambda: w.edge.recorder.backlog == 1, "those behind it were given up")
+        dialled = w.origin.connections
+        later = await asyncio.gather(*(w.ask(request_bytes()) for _ in range(20)))
+        for status, headers, _ in (await first, *behind, *later):
+            assert (status, headers["x-handoff-error"]) == (503, "journal_unavailable")
+        assert (w.edge.recorder.backlog, w.origin.connections) == (1, dialled)
+        log.gate.set()
+        assert await w.edge.recorder.flushed(timeout=5)
+        assert len(await w.events()) == 2, "of the one that was written: accepted and closed"
+        await w.open()
+        assert w.edge.not_ready() == []
+
+
 async def test_handshakes_that_come_together_share_an_append(tmp_path: Path) -> None:
     async with faulty(tmp_path) as (w, log):
         log.gate.clear()
@@ -170,13 +189,16 @@ async def test_of_a_failed_append_every_handshake_is_refused(tmp_path: Path) -> 
 async def test_of_appends_that_come_through_only_the_given_up_ones_are_closed(
     tmp_path: Path,
 ) -> None:
-    async with faulty(tmp_path, journal_timeout=0.5) as (w, log):
+    async with faulty(tmp_path, journal_timeout=1.5) as (w, log):
         log.gate.clear()
         early = asyncio.create_task(w.ask(request_bytes()))
         await until(lambda: w.edge.recorder.backlog == 1, "it waits for the journal")
-        assert (await early)[0] == 503
+        now = asyncio.get_running_loop().time
+        began = now()
+        await until(lambda: now() > began + 0.6, "it has waited for a while")
         late = asyncio.create_task(w.open())
         await until(lambda: w.edge.recorder.backlog == 2, "the other waits too")
+        assert (await early)[0] == 503
         log.gate.set()
         await late
         assert await w.edge.recorder.flushed(timeout=5)

@@ -23,7 +23,7 @@ class Starved(Worker):
         self.tries += 1
         if self.tries < 3:
             raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        return await asyncio.create_subprocess_exec("sleep", "60")
+        return await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
 
 
 async def test_a_worker_that_cannot_be_started_is_tried_again(tmp_path: Path) -> None:

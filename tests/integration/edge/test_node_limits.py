@@ -5,6 +5,7 @@ import base64
 import fcntl
 import os
 import random
+import resource
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +20,8 @@ from handoff_edge.limits import ServiceCounts
 from handoff_edge.node_counts import NodeCounts
 from support.counting_worker import CountingWorker
 from support.edge_events import request_bytes
-from support.edge_world import Origin, RawClient, parse, soon, until
+from support.edge_world import Origin, RawClient, parse, soon
+from support.parts.waiting import eventually
 
 FIVE = Limits(max_connections=5)
 
@@ -214,6 +216,28 @@ async def test_clients_that_come_and_go_never_find_more_open_than_allowed(tmp_pa
         assert len(clients) == limit
 
 
+def test_out_of_descriptors_a_limit_is_kept_and_nobody_ends(tmp_path: Path) -> None:
+    one, other = NodeCounts(tmp_path), NodeCounts(tmp_path)
+    for _ in range(5):
+        ServiceCounts(other).reserve("s", FIVE, 0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filled = [os.open(os.devnull, os.O_RDONLY)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (filled[0] + 1, hard))
+        with suppress(OSError):
+            while True:
+                filled.append(os.open(os.devnull, os.O_RDONLY))
+        # Whether the other lives cannot be asked.
+        assert code_of(ServiceCounts(one), Limits(max_connections=1)) == "too_many_connections"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in filled:
+            os.close(descriptor)
+    other.close()
+    assert code_of(ServiceCounts(one), FIVE) == ""
+    one.close()
+
+
 async def test_a_killed_worker_gives_its_connections_back_at_once(tmp_path: Path) -> None:
     async with node(tmp_path, 3, max_connections=9) as n:
         assert len(let_in(await n.ask_all(9))) == 9
@@ -245,7 +269,7 @@ async def test_workers_killed_while_all_are_busy_leave_the_limit_whole(tmp_path:
                     left = chance.randint(5, 50)
                     try:
                         # Nobody leaves before it has been full: who is refused waits for a while.
-                        while left > 0 or most < limit:
+                        while not over.is_set() and (left > 0 or most < limit):
                             left -= 1
                             await found.send(b"x")
                             await found.exactly(1)
@@ -253,22 +277,27 @@ async def test_workers_killed_while_all_are_busy_leave_the_limit_whole(tmp_path:
                         del there[found]
                         found.writer.transport.abort()
 
+        async def filled() -> bool | None:
+            return most >= limit or None
+
         async def filled_and_no_further() -> None:
             nonlocal most
             most = 0
-            await until(lambda: most >= limit, "all that is allowed is open")
+            await eventually(filled, "all that is allowed is open", seconds=60)
             assert most == limit
 
         async with asyncio.TaskGroup() as clients:
             for _ in range(30):
                 clients.create_task(come_and_go())
-            await filled_and_no_further()
-            for _ in range(2):
-                worker = n.workers.pop(0)
-                killed.add(worker)
-                await worker.kill()
+            try:
                 await filled_and_no_further()
-            over.set()
+                for _ in range(2):
+                    worker = n.workers.pop(0)
+                    killed.add(worker)
+                    await worker.kill()
+                    await filled_and_no_further()
+            finally:
+                over.set()
         assert most == limit
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import errno
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -181,6 +182,20 @@ async def test_a_name_that_cannot_be_looked_up(tmp_path: Path) -> None:
         assert await code(w) == "origin_lookup_failed"
         assert await code(w) == "origin_lookup_failed"
         assert asked == [NAME]
+
+
+async def test_a_look_up_without_descriptors_says_nothing_of_the_name(tmp_path: Path) -> None:
+    busy = True
+
+    async def look_up(host: str, port: int) -> Sequence[Any]:
+        if busy:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return await to_loopback(host, port)
+
+    async with world(tmp_path, backend={"address": NAME}, look_up=look_up) as w:
+        assert await code(w) == "busy"
+        busy = False
+        await w.open()
 
 
 @contextmanager

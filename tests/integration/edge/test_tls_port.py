@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -202,6 +203,23 @@ async def test_what_is_no_tls_is_closed_and_counted(w: World) -> None:
     assert not answer.startswith(b"HTTP")
     writer.close()
     await until(lambda: refused(w, "tls_failed"))
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x00\x10abc"], ids=["nothing", "a beginning"])
+async def test_clients_that_reset_at_once_leave_nothing_behind(w: World, sent: bytes) -> None:
+    # Nothing is awaited in between: they are gone before the edge has accepted them.
+    for _ in range(5):
+        gone = socket.create_connection(("127.0.0.1", w.edge.tls_port))
+        gone.send(sent)
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        gone.close()
+    lost = ("tls_failed", "head_incomplete")
+    await until(lambda: sum(refused(w, code) for code in lost) == 5)
+    for _ in range(8):
+        # Each has a descriptor that one of those had.
+        client = await connect(w)
+        await client.send(request_bytes())
+        assert (await client.head()).startswith(b"HTTP/1.1 101 ")
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")

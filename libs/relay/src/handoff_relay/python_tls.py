@@ -82,6 +82,8 @@ class PythonClientTls:
 
 
 def _wrap(context: ssl.SSLContext, sock: socket, **named: Any) -> TlsStream:
+    # Raises where the peer has gone; `ssl` would then leave a socket behind that nobody closes.
+    sock.getpeername()
     stream = context.wrap_socket(sock, do_handshake_on_connect=False, **named)
     assert isinstance(stream, PythonTlsStream)
     stream.setblocking(False)

@@ -247,7 +247,7 @@ async def _orphaned(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     await reader.read()
-    get_logger("edge").warning("node_gone")
+    get_logger("edge").info("left_by_node")
     stop.set()
 
 

@@ -4,6 +4,7 @@ A refusal is answered in plain text with `Connection: close` and its code in `x-
 codes are part of the interface: they stand in logs, metrics and the documentation.
 """
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -125,6 +126,13 @@ class Refused(HandoffError):
 
 def refused(code: str, text: str, *, retry_after: int | None = None) -> Refused:
     return Refused(Refusal(code, text, retry_after))
+
+
+def out_of_descriptors(error: BaseException) -> Refused | None:
+    """The refusal where that is what the error says."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return refused("busy", "this edge is out of descriptors", retry_after=1)
+    return None
 
 
 def answer_bytes(refusal: Refusal) -> bytes:

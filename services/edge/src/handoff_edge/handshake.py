@@ -147,6 +147,9 @@ class Handshake:
         passed = Watch(self._node.metrics.stages, self._node.clock.now_ns)
         handoff = await self._decide()
         passed("decide")
+        if refusal := self._node.recorder.refusal:
+            # Before the origin is asked for what could not be recorded.
+            raise _unrecorded(refusal)
         origin = self._origin = await self._node.dialer.dial(handoff, handoff.backend, passed)
         sent = self._head.for_origin(handoff.backend.override_host)
         answer = await self._ask(origin, sent)
@@ -278,9 +281,8 @@ class Handshake:
         )
         try:
             await self._node.recorder.accept(event, lambda: self._never_established(connection))
-        except JournalUnavailable:
-            text = "the connection cannot be recorded, so it is not opened"
-            raise refused("journal_unavailable", text, retry_after=5) from None
+        except JournalUnavailable as error:
+            raise _unrecorded(str(error)) from None
         return connection
 
     async def _send_101(self, connection: Connection, answer: Upgraded) -> bool:
@@ -413,6 +415,11 @@ class Handshake:
             backend=handoff.backend.name if handoff else None,
             **fields,
         )
+
+
+def _unrecorded(why: str) -> Refused:
+    text = f"the connection cannot be recorded, so it is not opened: {why}"
+    return refused("journal_unavailable", text, retry_after=5)
 
 
 def scope_of(head: Head, client: Client) -> dict[str, Any]:

@@ -106,6 +106,8 @@ class Worker:
                 "HANDOFF_EDGE_TLS_PORT": str(self._tls_port),
             },
             stdin=asyncio.subprocess.PIPE,
+            # What a terminal tells all its processes at once, this one tells them in its order.
+            start_new_session=True,
         )
 
     async def restart(self) -> None:
@@ -140,7 +142,10 @@ class Worker:
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         if process.returncode is not None:
             return
-        process.send_signal(signal.SIGTERM)
+        # Not by a signal: who stops a service may send one to each of its processes, and a second
+        # one ends a process without its drain.
+        assert process.stdin is not None
+        process.stdin.close()
         # Its own bound comes first; beyond it something is wrong.
         await process.wait()
 
@@ -205,7 +210,11 @@ async def serve(settings: EdgeSettings) -> None:
 
 @contextmanager
 def _on_hangup(work: Callable[[], Coroutine[Any, Any, None]]) -> Iterator[None]:
-    """At SIGHUP, unless it is at work already; given up at the end."""
+    """At SIGHUP, unless it is at work already; given up at the end. Not where the process was told
+    to ignore it (`nohup`)."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        yield
+        return
     loop = asyncio.get_running_loop()
     task: asyncio.Task[None] | None = None
 

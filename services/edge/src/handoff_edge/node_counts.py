@@ -149,7 +149,11 @@ class NodeCounts:
         too: nobody can find one locked by a mere question."""
         if row not in self._peers and not (self._folder / str(row)).exists():
             return False
-        descriptor = self._peer(row)
+        try:
+            descriptor = self._peer(row)
+        except OSError:
+            # Out of descriptors: who cannot be asked is taken to be there, so no limit is passed.
+            return True
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

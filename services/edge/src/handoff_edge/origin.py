@@ -5,7 +5,6 @@ failure has its own refusal code.
 """
 
 import asyncio
-import errno
 import ipaddress
 import socket
 from collections import Counter, OrderedDict
@@ -20,7 +19,7 @@ from handoff_common.clock import Clock
 from handoff_common.events import BackendSnapshot
 from handoff_edge import wire
 from handoff_edge.addresses import Network, judge
-from handoff_edge.errors import Refused, refused
+from handoff_edge.errors import Refused, out_of_descriptors, refused
 from handoff_relay import CertificateFault, CertificateRefused, ClientTls, Stream, TlsStream
 
 AddrInfo = tuple[int, int, int, str, tuple[Any, ...]]
@@ -154,6 +153,9 @@ class Resolver:
         try:
             found = await self._look_up(*key)
         except (OSError, UnicodeError) as error:
+            if busy := out_of_descriptors(error):
+                # It says nothing of the name, and may be over with the next connection's end.
+                raise busy from None
             text = f"the origin's name {key[0]!r} cannot be looked up: {error}"
             failed = refused("origin_lookup_failed", text)
             self._keep_failed(key, failed)
@@ -279,9 +281,8 @@ class Dialer:
         except (OSError, RuntimeError) as error:
             if sock is not None:
                 wire.close(sock)
-            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                text = "this edge is out of descriptors"
-                raise refused("busy", text, retry_after=1) from None
+            if busy := out_of_descriptors(error):
+                raise busy from None
             text = f"the origin {name} cannot be reached: {error}"
             raise refused("origin_unreachable", text) from None
         if own:

@@ -75,18 +75,20 @@ class Client:
         self.gone = False
         self.on_gone: Callable[[], object] | None = None
         self._reader: HeadReader | None = HeadReader()
-        self._watched = False
+        self._watched = -1
+        """The descriptor that the loop watches: where a socket is closed under it, its number must
+        still be taken from the loop, since the next socket gets it. -1: none."""
         self._taken = False
 
     def watch(self, callback: Callable[[], None]) -> None:
-        if not self._watched:
-            asyncio.get_running_loop().add_reader(self.sock.fileno(), callback)
-            self._watched = True
+        if self._watched < 0:
+            self._watched = self.sock.fileno()
+            asyncio.get_running_loop().add_reader(self._watched, callback)
 
     def unwatch(self) -> None:
-        if self._watched:
-            asyncio.get_running_loop().remove_reader(self.sock.fileno())
-            self._watched = False
+        if self._watched >= 0:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            self._watched = -1
 
     @property
     def unidentified(self) -> bool:
@@ -123,7 +125,7 @@ class Client:
         return self._shaking is not None
 
     def secure(self, tls: ServerTls) -> None:
-        """Speak TLS with it from here on."""
+        """Speak TLS with it from here on. Raises OSError where it has gone."""
         self._shaking = self.sock = tls.wrap(self._accepted)
 
     def shake_hands(self) -> None:
@@ -282,13 +284,14 @@ class ClientPort:
     def leave(self) -> None:
         """Stop listening. Who has connected is served; who connects from now on is another's, where
         others listen on the same port."""
-        if self._resume is not None:
-            self._resume.cancel()
         if self._listener is None:
             return
         for _ in range(_LAST_TURNS):
             if not self._accept():
                 break
+        # Behind the last turn, which may have put itself off.
+        if self._resume is not None:
+            self._resume.cancel()
         asyncio.get_running_loop().remove_reader(self._listener.fileno())
         self._listener.close()
         self._listener = None
@@ -454,11 +457,11 @@ class ClientPort:
         """Whether its TLS handshake is done, where there is to be one."""
         if self._tls is None:
             return True
-        if not client.tls:
-            client.secure(self._tls())
-        if not client.shaking:
-            return True
         try:
+            if not client.tls:
+                client.secure(self._tls())
+            if not client.shaking:
+                return True
             client.shake_hands()
         except OSError as error:
             # Nothing can be said to it that it would understand; TLS has sent its alert.

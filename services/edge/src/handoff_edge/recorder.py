@@ -14,6 +14,7 @@ What of that is in the log that others read, its `delivery` says.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from handoff_common import codec
 from handoff_common.clock import Clock
@@ -102,8 +103,10 @@ class Recorder:
         self._queue: dict[str, list[_Waiting]] = {}
         self._in_flight: list[_Waiting] = []
         self._accepting: dict[str, _Accepting] = {}
-        self._to_accept: list[_Accepting] = []
+        self._to_accept: dict[str, _Accepting] = {}
+        """Those of `_accepting` that no append has taken yet."""
         self._appending: asyncio.Task[None] | None = None
+        self._append_began: float | None = None
         self._establishing: dict[str, int] = {}
         self._work = asyncio.Event()
         self._settled = asyncio.Event()
@@ -126,6 +129,15 @@ class Recorder:
         return self._delivery.problems
 
     @property
+    def refusal(self) -> str:
+        """Why nothing could be accepted now; empty where it may be tried. An append that hangs is
+        waited for by those who are there, and by nobody who comes."""
+        began = self._append_began
+        if began is not None and asyncio.get_running_loop().time() - began > self._append_timeout:
+            return f"an append takes longer than {self._append_timeout} s"
+        return self._delivery.refusal
+
+    @property
     def open_connections(self) -> int:
         """Connections whose `accepted` is durable and whose `closed` is not."""
         return len(self._open)
@@ -145,7 +157,7 @@ class Recorder:
         been given up; whoever gave it up has told the client that there is no connection.
         Raises JournalUnavailable. Cancelling it counts as giving up.
         """
-        if refusal := self._delivery.refusal:
+        if refusal := self.refusal:
             raise JournalUnavailable(refusal)
         key = event.data.connection_id
         message = Message(key, codec.encode(event), keep="hold")
@@ -154,7 +166,7 @@ class Recorder:
         self._accepting[key] = accepting
         self._establishing[key] = accepting.instant_ms
         self._settled.clear()
-        self._to_accept.append(accepting)
+        self._to_accept[key] = accepting
         if self._appending is None:
             self._appending = asyncio.create_task(self._append_accepting())
         started = self._clock.now_ns()
@@ -162,11 +174,13 @@ class Recorder:
         try:
             await accepting.done
         except asyncio.CancelledError:
+            self._withdraw(accepting)
             if not accepting.done.cancelled() and accepting.done.exception() is None:
                 # It became durable in the same moment.
                 self._undo(accepting)
             raise
         except TimeoutError:
+            self._withdraw(accepting)
             self._failed(f"an append took longer than {self._append_timeout} s")
             raise JournalUnavailable(self._failing) from None
         except LogError as error:
@@ -282,8 +296,11 @@ class Recorder:
 
     async def _append_accepting(self) -> None:
         """Append what is to be accepted, as much as there is at once, until there is none."""
-        while batch := self._to_accept[:_BATCH]:
-            del self._to_accept[:_BATCH]
+        loop = asyncio.get_running_loop()
+        while batch := list(islice(self._to_accept.values(), _BATCH)):
+            for accepting in batch:
+                del self._to_accept[accepting.message.key]
+            self._append_began = loop.time()
             try:
                 messages = [accepting.message for accepting in batch]
                 positions = await self._log.append(CONNECTIONS.name, messages)
@@ -295,7 +312,16 @@ class Recorder:
                 for accepting in batch:
                     self._accepted(accepting)
             self._settle()
+        self._append_began = None
         self._appending = None
+
+    def _withdraw(self, accepting: _Accepting) -> None:
+        """It was given up: where no append has taken it, it need not be written and ended."""
+        key = accepting.message.key
+        if self._to_accept.pop(key, None) is not None:
+            del self._accepting[key]
+            self._establishing.pop(key, None)
+            self._settle()
 
     def _accepted(self, accepting: _Accepting) -> None:
         key = accepting.message.key
