@@ -23,6 +23,7 @@ from support.edge_events import customer, request_bytes, service
 from support.edge_world import (
     RawClient,
     World,
+    agree,
     parse,
     quick,
     soon,
@@ -203,6 +204,24 @@ async def test_what_is_no_tls_is_closed_and_counted(w: World) -> None:
     assert not answer.startswith(b"HTTP")
     writer.close()
     await until(lambda: refused(w, "tls_failed"))
+
+
+async def test_a_client_that_closes_before_the_origin_has_answered_owes_nothing(w: World) -> None:
+    over = asyncio.Event()
+
+    async def slow(head: bytes) -> bytes:
+        await soon(over.wait())
+        return agree(head)
+
+    w.origin.answer = slow
+    client = await connect(w)
+    await client.send(request_bytes())
+    await until(lambda: w.origin.connections)
+    client.writer.close()
+    await until(lambda: refused(w, "client_gone") == 1)
+    over.set()
+    assert await w.edge.recorder.flushed(timeout=5)
+    assert await w.events() == []
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x00\x10abc"], ids=["nothing", "a beginning"])

@@ -209,6 +209,10 @@ class Client:
             self.unwatch()
 
     def _end(self) -> None:
+        if self.tls and not self.shaking:
+            # TLS has no half-close: who ends it reads no answer any more.
+            self._lose()
+            return
         # Watching on would turn the loop for nothing: the end of a stream is always readable.
         self.ended = True
         self.unwatch()
