@@ -332,8 +332,8 @@ class Handshake:
             )
         except Exception as error:
             # The client has its 101, so what is owed is a `closed`, not a refusal. A relay that is
-            # closed (RuntimeError) is an edge at the very end of its drain.
-            drained = isinstance(error, RuntimeError)
+            # closed (RuntimeError) is an edge at the very end of its drain, or it has failed.
+            drained = isinstance(error, RuntimeError) and self._node.draining
             if not drained:
                 self._node.logger.error("unexpected_error", exc_info=error)
             self._node.recorder.record(

@@ -273,7 +273,7 @@ class ClientPort:
 
     @property
     def port(self) -> int:
-        """The port listened on; 0 where none is."""
+        """The port listened on, or that was left to others; 0 where none is."""
         return self._number
 
     def open(self, listener: socket.socket) -> None:
@@ -298,8 +298,8 @@ class ClientPort:
             self._resume.cancel()
         asyncio.get_running_loop().remove_reader(self._listener.fileno())
         self._listener.close()
+        # Its number stays: handshakes that are under way must not be led to it.
         self._listener = None
-        self._number = 0
 
     @property
     def at_work(self) -> bool:
