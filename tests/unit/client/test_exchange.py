@@ -130,6 +130,24 @@ def test_what_did_not_leave_is_sent_again_whatever_it_is() -> None:
     assert len(course.sent) == 3
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "maybe_done"),
+    [
+        ([UNSENT, UNSENT, UNSENT], False),
+        ([LOST, UNSENT, UNSENT], True),
+        ([reply(504), UNSENT, UNSENT], True),
+        ([UNSENT, UNSENT, LOST], True),
+        ([UNSENT, UNSENT, reply(503)], True),
+    ],
+)
+def test_only_what_never_left_is_known_not_to_be_done(
+    outcomes: list[Reply | Failure], maybe_done: bool
+) -> None:
+    with pytest.raises(Unreachable) as caught:
+        Course(services.create("n"), outcomes).run()
+    assert caught.value.maybe_done is maybe_done
+
+
 def test_a_delete_whose_answer_was_lost_is_done_where_its_repeat_finds_nothing() -> None:
     assert Course(services.delete("s"), [LOST, reply(404)]).run() is None
     with pytest.raises(NotFound):

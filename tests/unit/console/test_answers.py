@@ -2,6 +2,8 @@
 may."""
 
 import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -38,6 +40,39 @@ CUSTOMER = {
 KNOWN = {"/tokens/self": TOKEN, "/current_user": USER, "/current_customer": CUSTOMER}
 
 
+@asynccontextmanager
+async def signed_in(
+    folder: Path, answer: Callable[[httpx.Request], httpx.Response]
+) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """A browser whose console gets these answers, and the token of its forms."""
+
+    def every(request: httpx.Request) -> httpx.Response:
+        known = KNOWN.get(request.url.path)
+        return answer(request) if known is None else httpx.Response(200, json=known)
+
+    console = build(
+        ConsoleSettings(data_dir=folder),
+        api_url="http://api.example",
+        clock=SystemClock(),
+        transport=httpx.MockTransport(every),
+    )
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(console.app),
+        base_url="http://console.example",
+        headers={"Accept": "text/html"},
+    ) as http:
+        before = _csrf(await http.get("/sign-in"))
+        done = await http.post("/sign-in", data={"csrf": before, "token": "t" * 32})
+        assert done.status_code == 303
+        yield http, _csrf(await http.get("/services/new"))
+
+
+def _csrf(page: httpx.Response) -> str:
+    found = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    assert found is not None
+    return found[1]
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [
@@ -52,30 +87,40 @@ KNOWN = {"/tokens/self": TOKEN, "/current_user": USER, "/current_customer": CUST
 async def test_an_answer_that_is_none_is_said_to_be_none(
     tmp_path: Path, status: int, body: bytes
 ) -> None:
-    def answer(request: httpx.Request) -> httpx.Response:
-        known = KNOWN.get(request.url.path)
-        if known is not None:
-            return httpx.Response(200, json=known)
+    def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(status, content=body, headers={"Location": "https://hotel.example"})
 
-    console = build(
-        ConsoleSettings(data_dir=tmp_path),
-        api_url="http://api.example",
-        clock=SystemClock(),
-        transport=httpx.MockTransport(answer),
-    )
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(console.app),
-        base_url="http://console.example",
-        headers={"Accept": "text/html"},
-    ) as http:
-        form = await http.get("/sign-in")
-        found = re.search(r'name="csrf" value="([^"]+)"', form.text)
-        assert found is not None
-        signed_in = await http.post("/sign-in", data={"csrf": found[1], "token": "t" * 32})
-        assert signed_in.status_code == 303
+    async with signed_in(tmp_path, answer) as (http, _):
         for path in ("/services", "/usage", "/connections", "/users", "/services/s/websockets"):
             page = await http.get(path)
             assert page.status_code == 502, path
             assert "<main" in page.text and "location" not in page.headers, path
-    await console.on_stop()
+
+
+NOTHING_CHANGED = "Nothing was changed"
+
+
+@pytest.mark.parametrize(
+    ("lost", "certain"),
+    [
+        (httpx.Response(504), False),
+        (httpx.ReadError("the connection was reset"), False),
+        (httpx.ConnectError("connection refused"), True),
+    ],
+)
+async def test_a_change_whose_answer_is_lost_may_have_been_made(
+    tmp_path: Path, lost: httpx.Response | httpx.ConnectError | httpx.ReadError, certain: bool
+) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        if isinstance(lost, httpx.Response):
+            return lost
+        raise lost
+
+    async with signed_in(tmp_path, answer) as (http, csrf):
+        # What is never repeated, so that nothing is waited for.
+        page = await http.post("/services/s/versions/1/clone", data={"csrf": csrf})
+        assert page.status_code == 503
+        assert (NOTHING_CHANGED in page.text) is certain
+        assert ("may have been done" in page.text) is not certain
+        page = await http.get("/users")
+        assert page.status_code == 503 and NOTHING_CHANGED in page.text

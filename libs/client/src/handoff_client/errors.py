@@ -89,7 +89,14 @@ class Invalid(HandoffApiError):
 
 
 class Unreachable(HandoffApiError):
-    """No answer in time, or 502, 503, 504: what was asked may have been done all the same."""
+    """No answer in time, or 502, 503, 504: what was asked may have been done all the same.
+
+    maybe_done: False where no attempt has left this machine, for want of a connection.
+    """
+
+    def __init__(self, message: str, *, maybe_done: bool = True, **known: Any) -> None:
+        super().__init__(message, **known)
+        self.maybe_done = maybe_done
 
 
 class Unexpected(HandoffApiError):
@@ -167,10 +174,11 @@ def no_token(call: Call[Any]) -> Unauthorized:
     )
 
 
-def unreachable(call: Call[Any], base_url: str, reason: str) -> Unreachable:
+def unreachable(call: Call[Any], base_url: str, reason: str, *, maybe_done: bool) -> Unreachable:
     detail = f"{base_url} cannot be reached: {reason}"
     return Unreachable(
         f"{call.method} {call.path}: {detail}",
+        maybe_done=maybe_done,
         code="unreachable",
         title="Unreachable",
         detail=detail,

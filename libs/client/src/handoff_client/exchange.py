@@ -84,7 +84,9 @@ def exchange(
             error = errors.refusal(call, outcome)
             trouble = trouble_of(outcome.status)
         elif isinstance(outcome, Failure):
-            error = errors.unreachable(call, base_url, outcome.reason)
+            error = errors.unreachable(
+                call, base_url, outcome.reason, maybe_done=maybe_done or outcome.sent
+            )
             trouble = Trouble.LOST if outcome.sent else Trouble.UNSENT
         else:
             raise TypeError("a Send is answered with a Reply or a Failure")

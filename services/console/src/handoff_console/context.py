@@ -179,8 +179,10 @@ def page(needs: Permission, handler: Page) -> Endpoint:
         except Unauthorized:
             request.session.clear()
             return _to_sign_in(request)
-        except Unreachable:
-            return problem(request, Refused(503, "Not available", _AWAY))
+        except Unreachable as error:
+            reads = request.method in ("GET", "HEAD")
+            said = _AWAY if reads or not error.maybe_done else _MAYBE_DONE
+            return problem(request, Refused(503, "Not available", said))
         except Unexpected as error:
             _logger.error("unexpected_answer", error=str(error), request_id=error.request_id)
             return problem(request, Refused(502, "The API's answer cannot be used", _UNUSABLE))
@@ -192,6 +194,9 @@ def page(needs: Permission, handler: Page) -> Endpoint:
 
 _UNUSABLE = "It is no fault of yours. What was asked may have been done; look before you repeat it."
 _AWAY = "The API cannot be reached just now. Nothing was changed; try again in a moment."
+_MAYBE_DONE = (
+    "The API did not answer. What was asked may have been done; look before you repeat it."
+)
 
 
 async def checked_form(request: Request) -> Form:
