@@ -108,6 +108,8 @@ async def configuration(people: People, port: int) -> str:
     await engineer.run(services.create("other"))
     listed = await engineer.items(services.listing(per_page=1, direction="descend"))
     assert [one.name for one in listed] == ["other", "chat"] and listed[1].version == 1
+    named = services.listing(per_page=1, customer_id=people.customer_id)
+    assert [one.name for one in await engineer.items(named)] == ["chat", "other"]
     assert await engineer.run(services.search("chat")) == service
     await engineer.run(services.update(service.id, comment="for people"))
     assert (await engineer.run(services.get(service.id))).comment == "for people"

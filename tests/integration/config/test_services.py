@@ -243,6 +243,21 @@ async def test_services_are_found_listed_in_pages_and_deleted(acme: Tenant) -> N
     assert await engineer.service("a") not in made
 
 
+async def test_an_operator_lists_one_customers_services(system: ConfigSystem, acme: Tenant) -> None:
+    other = await system.tenant("Other")
+    made = [await acme.engineer.service(name) for name in ("a", "b")]
+    await other.engineer.service("c")
+    whose = {"customer_id": acme.customer_id, "per_page": 1}
+    page = await system.operator.get("/service", params=whose)
+    assert [one["id"] for one in page.json()] == made[:1]
+    assert f"customer_id={acme.customer_id}&page=2" in page.headers["link"]
+    page = await system.operator.get("/service", params={**whose, "page": 2})
+    assert [one["id"] for one in page.json()] == made[1:] and "next" not in page.headers["link"]
+    assert len(await system.operator.ok("GET", "/service")) == 3
+    assert len(await acme.user.ok("GET", "/service", params=whose)) == 1
+    assert (await other.user.get("/service", params=whose)).status_code == 404
+
+
 async def test_an_active_service_is_not_deleted(acme: Tenant) -> None:
     service_id = await acme.engineer.active()
     refused = await acme.engineer.delete(f"/service/{service_id}")

@@ -48,11 +48,14 @@ class ServiceDetail(Service, frozen=True, kw_only=True):
 
 
 def listing(
-    *, direction: Literal["ascend", "descend"] = "ascend", per_page: int | None = None
+    *,
+    direction: Literal["ascend", "descend"] = "ascend",
+    per_page: int | None = None,
+    customer_id: str | None = None,
 ) -> Listing[ListedService]:
     """The customer's services in the order they were created (an operator's: everyone's).
-    per_page: 1 to 200, 20 where it is left out."""
-    query = {"direction": direction, "per_page": per_page}
+    per_page: 1 to 200, 20 where it is left out. customer_id: operators may say whose."""
+    query = {"direction": direction, "per_page": per_page, "customer_id": customer_id}
     return classic_listing("/service", ListedService, query=query)
 
 

@@ -55,8 +55,8 @@ async def all_of(api: AsyncClient, listing: Listing[A]) -> list[A]:
 
 async def service_names(api: AsyncClient, customer_id: str) -> dict[str, str]:
     """Id → name of a customer's services; those that were deleted are not in it."""
-    found = await all_of(api, services.listing(per_page=200))
-    return {one.id: one.name for one in found if one.customer_id == customer_id}
+    found = await all_of(api, services.listing(per_page=200, customer_id=customer_id))
+    return {one.id: one.name for one in found}
 
 
 async def rates_now(api: AsyncClient, customer_id: str, month: datetime) -> Rates | None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from handoff_common.access import owner_of
 from handoff_common.errors import FieldError, invalid, not_found
 from handoff_common.http import classic_body, ignored_header
 from handoff_common.ids import short_id
@@ -69,10 +70,11 @@ async def list_services(
     per_page: PerPage = 20,
     sort: Literal["created"] = "created",
     direction: Literal["ascend", "descend"] = "ascend",
+    customer_id: str | None = None,
 ) -> Response:
-    """The customer's services, in the order they were created."""
+    """The customer's services, in the order they were created. An operator may name a customer."""
     found, total = await ctx.store.services(
-        principal.customer_id,
+        owner_of(principal, customer_id),
         offset=(page - 1) * per_page,
         limit=per_page,
         newest_first=direction == "descend",

@@ -32,17 +32,17 @@ class Row(NamedTuple):
 
 
 async def listed(visit: Visit) -> Response:
-    """A page of services; the operator's list is everyone's, so another customer's are left out."""
+    # Before anything is asked: an operator who has chosen nobody would get everyone's.
     customer_id = visit.customer_id
     at = visit.request.query_params.get("page")
     if at is not None and not (at.isascii() and at.isdigit() and len(at) < 7):
         raise Refused(404, "No such page", "Pages are counted from 1.")
-    found = await visit.api.page(services.listing(per_page=PER_PAGE), at)
-    own = [service for service in found.items if service.customer_id == customer_id]
+    listing = services.listing(per_page=PER_PAGE, customer_id=customer_id)
+    found = await visit.api.page(listing, at)
     enabled, figures, domains = await asyncio.gather(
         visit.api.run(products.enabled_services(customer_id=_named(visit))),
         figures_of(visit),
-        _domains(visit, own),
+        _domains(visit, found.items),
     )
     rows = [
         Row(
@@ -51,7 +51,7 @@ async def listed(visit: Visit) -> Response:
             service.id in enabled.services,
             figures.of(service.id),
         )
-        for service in own
+        for service in found.items
     ]
     return visit.render("services.html", rows=rows, following=found.next, figures=figures)
 
