@@ -114,6 +114,12 @@ async def test_lists_are_paged(system: System) -> None:
     assert found == ["2024-12", "2024-11", "2024-09"]
     drafts = await system.get("/v1/invoices", as_=token("billing"), status="final")
     assert drafts["data"] == []
+    earlier = await system.get(
+        "/v1/invoices", as_=token("billing"), before="2024-11", status="draft"
+    )
+    assert [x["period_start"][:7] for x in earlier["data"]] == ["2024-09"]
+    answer = await system.call("GET", "/v1/invoices", as_=token("billing"), before="soon")
+    assert [e["property"] for e in answer.json()["errors"]] == ["before"]
 
 
 async def test_a_forged_cursor_is_refused(system: System) -> None:

@@ -201,11 +201,19 @@ def listing(
     *,
     customer_id: str | None = None,
     month: str | None = None,
+    before: str | None = None,
     status: Literal["draft", "final"] | None = None,
     limit: int | None = None,
 ) -> Listing[InvoiceSummary]:
-    """Newest month first. month: as `2026-11`, UTC. limit: 1 to 100, 20 where it is left out."""
-    query = {"customer_id": customer_id, "month": month, "status": status, "limit": limit}
+    """Newest month first. month: as `2026-11`, UTC. before: only months before that one. limit: 1
+    to 100, 20 where it is left out."""
+    query = {
+        "customer_id": customer_id,
+        "month": month,
+        "before": before,
+        "status": status,
+        "limit": limit,
+    }
     return _listing("/v1/invoices", InvoiceSummary, query=query)
 
 

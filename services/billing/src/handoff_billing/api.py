@@ -48,11 +48,12 @@ def routes(ledger: Ledger, issuer: Issuer, directory: Directory) -> APIRouter:
         principal: Reader,
         customer_id: str | None = None,
         month: MonthQuery = None,
+        before: MonthQuery = None,
         status: Literal["draft", "final"] | None = None,
         limit: Limit = 20,
         cursor: str | None = None,
     ) -> dict[str, Any]:
-        """Drafts and final invoices, newest month first."""
+        """Drafts and final invoices, newest month first; with `before`, of the months before it."""
         owner = owner_of(principal, customer_id)
         if owner is not None and principal.customer_id is None:
             await known(directory, owner)
@@ -63,6 +64,7 @@ def routes(ledger: Ledger, issuer: Issuer, directory: Directory) -> APIRouter:
         months = await ledger.months(
             customer_id=owner,
             month_ms=month_given(month, ledger),
+            before_ms=month_given(before, ledger, "before"),
             final=None if status is None else status == "final",
             after=after,
             limit=limit + 1,

@@ -92,17 +92,21 @@ async def list_months(
     *,
     customer_id: str | None,
     month_ms: int | None,
+    before_ms: int | None,
     final: bool | None,
     after: tuple[int, int] | None,
     limit: int,
 ) -> list[Month]:
-    """Newest first, then by id; `after` is (place, id) of the last one seen."""
+    """Newest first, then by id; `after` is (place, id) of the last one seen. before_ms: without
+    that month and later ones."""
     i = t.invoice_ids.c
     query = select(t.invoice_ids).order_by(i.month_ms.desc(), i.id).limit(limit)
     if customer_id is not None:
         query = query.where(i.customer_id == customer_id)
     if month_ms is not None:
         query = query.where(i.month_ms >= month_ms, i.month_ms < next_month(month_ms))
+    if before_ms is not None:
+        query = query.where(i.month_ms < before_ms)
     if final is not None:
         is_final = select(t.invoices.c.invoice_id).where(t.invoices.c.invoice_id == i.id).exists()
         query = query.where(is_final if final else ~is_final)

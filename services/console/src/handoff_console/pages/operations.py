@@ -1,5 +1,5 @@
 """The operator's view: how far edges and metering have come, whether what was accepted was found,
-what waits for a decision, and what holds the invoices of the month that has ended."""
+what waits for a decision, and what holds the invoices of the months that have ended."""
 
 import asyncio
 import base64
@@ -57,19 +57,23 @@ class Parked(NamedTuple):
 
 
 class Held(NamedTuple):
-    """An invoice of the month that has ended; detail: None for a final one."""
+    """An invoice of a month that has ended; detail: None for a final one."""
 
     summary: InvoiceSummary
     detail: Invoice | None
 
 
 async def overview(visit: Visit) -> Response:
-    at = visit.request.query_params.get("at")
+    query = visit.request.query_params
     now = _now(visit)
     ended = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
-    live, found = await asyncio.gather(
+    month = f"{ended:%Y-%m}"
+    live, found, left = await asyncio.gather(
         _live(visit),
-        visit.api.page(invoices.listing(month=f"{ended:%Y-%m}", limit=INVOICES), at),
+        visit.api.page(invoices.listing(month=month, limit=INVOICES), query.get("at")),
+        visit.api.page(
+            invoices.listing(before=month, status="draft", limit=INVOICES), query.get("left")
+        ),
     )
     return visit.render(
         "operations.html",
@@ -77,6 +81,8 @@ async def overview(visit: Visit) -> Response:
         ended=ended,
         invoices=await _held(visit, found.items),
         following=found.next,
+        left=await _held(visit, left.items),
+        following_left=left.next,
         advice=advice,
     )
 

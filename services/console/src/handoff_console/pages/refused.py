@@ -1,4 +1,5 @@
-"""Refused handoffs by cause: what was refused, why, and what to do about it."""
+"""Refused handoffs by cause: what was refused, why, and what to do about it. An operator who has
+chosen no customer sees everyone's, and those of no service."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from handoff_console.context import Refused, Visit, page
 from handoff_console.live import service_names
 from handoff_console.periods import By, Range, after, earlier, filled, label, start_of
 from handoff_console.refusal_causes import Cause, cause
+from handoff_console.service_names import names_of
 from handoff_console.usage_figures import chart
 
 SPANS: Mapping[str, tuple[str, By, int]] = {
@@ -52,6 +54,7 @@ async def shown(visit: Visit) -> Response:
     span, service_id = query.get("span") or "day", query.get("service_id") or None
     if span not in SPANS:
         raise Refused(400, "No such span", f"span must be one of {', '.join(SPANS)}.")
+    everyone = visit.viewer.is_operator and visit.viewer.customer_id is None
     _, by, count = SPANS[span]
     end = after(start_of(visit.console.clock.now(), by), by)
     range_ = Range(by, earlier(end, by, count), end)
@@ -59,18 +62,23 @@ async def shown(visit: Visit) -> Response:
         by="day" if by == "day" else "hour",
         service_id=service_id,
         from_=range_.from_,
-        customer_id=visit.customer_id,
+        customer_id=None if everyone else visit.customer_id,
         limit=1_000,
     )
-    rows, names = await asyncio.gather(
-        _all(visit, listing), service_names(visit.api, visit.customer_id)
-    )
+    if everyone:
+        rows = await _all(visit, listing)
+        names = await names_of(visit, (row.service_id for row in rows if row.service_id))
+    else:
+        rows, names = await asyncio.gather(
+            _all(visit, listing), service_names(visit.api, visit.customer_id)
+        )
     lines = lines_of(rows)
     periods = filled(range_, (row for row in rows if row.hour is not None), _hour)
     values = [sum(row.count for row in found) for found in periods.values()]
     options = sorted(names.items(), key=lambda one: one[1].casefold())
     return visit.render(
         "refused.html",
+        everyone=everyone,
         span=span,
         spans=SPANS,
         service_id=service_id,
