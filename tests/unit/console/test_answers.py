@@ -2,14 +2,16 @@
 may."""
 
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
-from handoff_common.clock import SystemClock
+from handoff_common.clock import Clock, ManualClock, SystemClock
 from handoff_console.settings import ConsoleSettings
 from handoff_console.wiring import build
 
@@ -42,9 +44,13 @@ KNOWN = {"/tokens/self": TOKEN, "/current_user": USER, "/current_customer": CUST
 
 @asynccontextmanager
 async def signed_in(
-    folder: Path, answer: Callable[[httpx.Request], httpx.Response]
+    folder: Path,
+    answer: Callable[[httpx.Request], httpx.Response],
+    clock: Clock | None = None,
+    **form: str,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
-    """A browser whose console gets these answers, and the token of its forms."""
+    """A browser whose console gets these answers, and the token of its forms. form: that is signed
+    in with, where it is no API token."""
 
     def every(request: httpx.Request) -> httpx.Response:
         known = KNOWN.get(request.url.path)
@@ -53,7 +59,7 @@ async def signed_in(
     console = build(
         ConsoleSettings(data_dir=folder),
         api_url="http://api.example",
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         transport=httpx.MockTransport(every),
     )
     async with httpx.AsyncClient(
@@ -62,7 +68,7 @@ async def signed_in(
         headers={"Accept": "text/html"},
     ) as http:
         before = _csrf(await http.get("/sign-in"))
-        done = await http.post("/sign-in", data={"csrf": before, "token": "t" * 32})
+        done = await http.post("/sign-in", data={"csrf": before, **(form or {"token": "t" * 32})})
         assert done.status_code == 303
         yield http, _csrf(await http.get("/services/new"))
 
@@ -124,3 +130,29 @@ async def test_a_change_whose_answer_is_lost_may_have_been_made(
         assert ("may have been done" in page.text) is not certain
         page = await http.get("/users")
         assert page.status_code == 503 and NOTHING_CHANGED in page.text
+
+
+async def test_a_session_is_as_long_as_its_token(tmp_path: Path) -> None:
+    """However long HANDOFF_SESSION_HOURS lets it be, which only the API knows."""
+    session = {
+        "access_token": "t" * 32,
+        "token_id": "t",
+        "expires_at": "2026-11-08T00:00:00Z",
+        "user": {"id": "u", "login": "anna@example.com", "name": "Anna", "role": "superuser"},
+        "customer": {"id": "c", "name": "Example"},
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/v1/sessions"
+        return httpx.Response(201, json=session)
+
+    clock = ManualClock(datetime(2026, 11, 1, tzinfo=UTC))
+    secret = {"login": "anna@example.com", "password": "correct horse battery"}
+    async with signed_in(tmp_path, answer, clock, **secret) as (http, _):
+        clock.advance(seconds=168 * 3_600 - 1)
+        page = await http.get("/services/new")
+        assert page.status_code == 200
+        [cookie] = http.cookies.jar
+        assert (cookie.expires or 0) > time.time() + 167 * 3_600
+        clock.advance(seconds=1)
+        assert (await http.get("/services/new")).status_code == 303

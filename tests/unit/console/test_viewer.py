@@ -1,15 +1,17 @@
 """What a session cookie is believed to say."""
 
 import string
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handoff_client.tokens import Token
 from handoff_common.access import Permission, Role
-from handoff_console.sign_on import minutes_of, safe_path
-from handoff_console.viewer import SESSION_KEY, Viewer, viewer_of
+from handoff_console.sign_on import minutes_of, safe_path, session_end
+from handoff_console.viewer import SESSION_KEY, TOKEN_SECONDS, Viewer, viewer_of
 
 NOW = 1_700_000_000_000
 SOMEONE = Viewer(
@@ -63,6 +65,37 @@ def test_a_token_that_only_reads_is_offered_nothing_that_writes() -> None:
     assert reader.can(Permission.READ_CONFIG)
     assert not reader.can(Permission.TOGGLE_PRODUCTS)
     assert not SOMEONE.can(Permission.READ_BILLING)
+
+
+@pytest.mark.parametrize(
+    ("role", "scope", "needs", "said"),
+    [
+        (Role.SUPERUSER, "global:read", Permission.TOGGLE_PRODUCTS, "token only reads"),
+        (Role.OPERATOR, "global:read", Permission.OPERATE, "token only reads"),
+        (Role.SUPERUSER, "global", Permission.OPERATE, "operators only"),
+        (Role.USER, "global:read", Permission.WRITE_CONFIG, "Your role (user)"),
+    ],
+)
+def test_who_may_not_is_told_what_stands_against_it(
+    role: Role, scope: Any, needs: Permission, said: str
+) -> None:
+    viewer = SOMEONE._replace(role=role, scope=scope)
+    assert not viewer.can(needs)
+    assert said in viewer.why_not(needs)
+
+
+@pytest.mark.parametrize(
+    ("session", "hours", "ends_after"),
+    [(True, 168, 168), (True, 1, 1), (False, None, 12), (False, 48, 12), (False, 2, 2)],
+)
+def test_a_session_ends_with_its_token(session: bool, hours: int | None, ends_after: int) -> None:
+    now = datetime.fromtimestamp(NOW // 1_000, UTC)
+    expires = None if hours is None else now + timedelta(hours=hours)
+    token = Token(
+        id="t", name="", scope="global", session=session, created_at=now, expires_at=expires
+    )
+    assert TOKEN_SECONDS == 12 * 3_600
+    assert session_end(token, NOW) == NOW + ends_after * 3_600_000
 
 
 @pytest.mark.parametrize(

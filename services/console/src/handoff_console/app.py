@@ -32,7 +32,7 @@ from handoff_console.pages import (
 )
 from handoff_console.security import CONTENT_SECURITY_POLICY, SecurityHeaders
 from handoff_console.static_files import Files
-from handoff_console.viewer import SESSION_SECONDS
+from handoff_console.viewer import COOKIE_SECONDS
 
 _BROKEN = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><title>Something broke</title>'
@@ -120,7 +120,7 @@ def application(
                 # Never the secret itself: another use of it must not sign what this one believes.
                 secret_key=hashlib.sha256(b"console-session:" + secret.encode()).hexdigest(),
                 session_cookie="__Host-handoff" if tls else "handoff",
-                max_age=SESSION_SECONDS,
+                max_age=COOKIE_SECONDS,
                 same_site="lax",
                 https_only=tls,
             ),

@@ -2,18 +2,19 @@
 
 import asyncio
 import contextlib
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from handoff_client import AsyncClient, HandoffApiError, customers, sessions, tokens, users
 from handoff_common.access import Role
-from handoff_console.viewer import Viewer, shortened
+from handoff_console.viewer import TOKEN_SECONDS, Viewer, shortened
 
 END_SECONDS = 5.0
 
 
-async def with_password(api: AsyncClient, login: str, password: str, until_ms: int) -> Viewer:
-    """until_ms: when the session ends. Raises Unauthorized, RateLimited, and what else the API
-    refuses."""
+async def with_password(api: AsyncClient, login: str, password: str) -> Viewer:
+    """For as long as the token that is made for it. Raises Unauthorized, RateLimited, and what else
+    the API refuses."""
     made = await api.run(sessions.create(login, password))
     return Viewer(
         made.access_token,
@@ -22,12 +23,26 @@ async def with_password(api: AsyncClient, login: str, password: str, until_ms: i
         "global",
         made.customer.id,
         shortened(made.customer.name),
-        until_ms,
+        _ms(made.expires_at),
     )
 
 
-async def with_token(api: AsyncClient, token: str, until_ms: int) -> Viewer:
-    """Whose token it is. until_ms: when the session ends. Raises Unauthorized."""
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1_000)
+
+
+def session_end(held: tokens.Token, now_ms: int) -> int:
+    """When a session ends that is begun with a token now, epoch ms: as a session's own token does;
+    with another, after some hours, and no later than it."""
+    end = None if held.expires_at is None else _ms(held.expires_at)
+    if held.session and end is not None:
+        return end
+    longest = now_ms + TOKEN_SECONDS * 1_000
+    return longest if end is None else min(end, longest)
+
+
+async def with_token(api: AsyncClient, token: str, now_ms: int) -> Viewer:
+    """Whose token it is. Raises Unauthorized."""
     held = await api.run(tokens.get_self())
     user = await api.run(users.current())
     customer: customers.CurrentCustomer | None = None
@@ -40,7 +55,7 @@ async def with_token(api: AsyncClient, token: str, until_ms: int) -> Viewer:
         "global" if held.scope == "global" else "global:read",
         None if customer is None else customer.id,
         "" if customer is None else shortened(customer.name),
-        until_ms,
+        session_end(held, now_ms),
     )
 
 

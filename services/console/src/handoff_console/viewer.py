@@ -10,7 +10,10 @@ from typing import Any, Literal, NamedTuple
 from handoff_common.access import ALLOWED, WRITING, Permission, Role
 
 SESSION_KEY = "viewer"
-SESSION_SECONDS = 12 * 3_600
+COOKIE_SECONDS = 168 * 3_600
+"""The longest HANDOFF_SESSION_HOURS; a session ends with its token, most often sooner."""
+TOKEN_SECONDS = 12 * 3_600
+"""Of a session that was begun with an API token, which may never end."""
 
 
 class Viewer(NamedTuple):
@@ -35,6 +38,19 @@ class Viewer(NamedTuple):
         return permission in ALLOWED[self.role] and not (
             self.scope == "global:read" and permission in WRITING
         )
+
+    @property
+    def only_reads(self) -> bool:
+        """By their token, whatever their role."""
+        return self.scope == "global:read"
+
+    def why_not(self, permission: Permission) -> str:
+        """For those who may not: what stands against it, and what to do."""
+        if permission in ALLOWED[self.role]:
+            return "This token only reads. Sign in with one that may also change things."
+        if permission is Permission.OPERATE:
+            return "This is for operators only."
+        return f"Your role ({self.role.value}) may not do this. Ask a superuser of your account."
 
     def packed(self) -> dict[str, Any]:
         return self._asdict() | {"role": self.role.value}

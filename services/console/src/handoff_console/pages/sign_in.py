@@ -24,7 +24,7 @@ from handoff_console.context import (
     render,
     viewer_for,
 )
-from handoff_console.viewer import SESSION_KEY, SESSION_SECONDS, shortened
+from handoff_console.viewer import SESSION_KEY, shortened
 
 _WRONG = "This login and password do not belong together."
 _WRONG_TOKEN = "No such token is in force."  # noqa: S105  (a text)
@@ -47,14 +47,14 @@ async def sign_in(request: Request) -> Response:
 
     login, password, token = (form.get(name, "") for name in ("login", "password", "token"))
     following = sign_on.safe_path(form.get("next", ""))
-    until_ms = request.app.state.console.clock.now_ms() + SESSION_SECONDS * 1_000
     try:
         if token:
             api = client_for(request, token.strip())
-            viewer = await sign_on.with_token(api, token.strip(), until_ms)
+            now_ms = request.app.state.console.clock.now_ms()
+            viewer = await sign_on.with_token(api, token.strip(), now_ms)
         else:
             api = client_for(request, None)
-            viewer = await sign_on.with_password(api, login.strip(), password, until_ms)
+            viewer = await sign_on.with_password(api, login.strip(), password)
     except RateLimited as error:
         wait = sign_on.minutes_of(error.retry_after)
         return again(f"Too many attempts. Try again in {wait}.", login, 429)
