@@ -365,6 +365,12 @@ async def test_a_customer_from_making_to_deleting(closed: Closed) -> None:
         assert "entitled, contract in force" in page.text
         [contract] = set(re.findall(rf'action="({path}/contracts/[^"]+)"', page.text))
         await operator.post(contract, ends_at="2026-10-02T00:00")
+        page = await operator.get(path)
+        assert "not entitled, contract ended" in page.text
+        assert 'name="ends_at" type="datetime-local" value="2026-10-02T00:00"' in page.text
+        async with closed.system.api() as api:
+            body = {"product": "ngwaf", "starts_at": "2026-10-01T00:00:00Z", "ends_at": None}
+            await api.call("POST", f"/v1{path}/contracts", body)
         assert "not entitled, contract ended" in (await operator.get(path)).text
 
         late = await operator.post(
@@ -394,6 +400,8 @@ async def test_a_customer_from_making_to_deleting(closed: Closed) -> None:
         assert done.status_code == 303
         page = await operator.get(f"{path}/pricing")
         assert f"From {month}" in page.text and "&lt;X" in page.text
+        for name, held in (("discount_percent", "10"), ("coupon.percent", "5")):
+            assert f'name="{name}" type="text" value="{held}"' in page.text, "what holds is kept"
 
         shown = await operator.post("/customer-shown", customer_id=path.rpartition("/")[2])
         assert shown.headers["location"] == "/services"

@@ -5,9 +5,11 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
+from msgspec.structs import replace
 
 import handoff_billing
 from handoff_billing import pricebook
@@ -15,11 +17,26 @@ from handoff_client import Conflict, FieldError, Invalid
 from handoff_client.answer import json_of
 from handoff_client.call import Reply
 from handoff_client.customers import Contract
-from handoff_client.prices import Price, PriceBook, Tier
+from handoff_client.prices import (
+    Commitment,
+    Coupon,
+    Currency,
+    Price,
+    PriceBook,
+    Pricing,
+    Terms,
+    Tier,
+)
 from handoff_console.attempts import CHANGED, BadField, errors_of
 from handoff_console.formats import THIN, exact_money
 from handoff_console.holds import ADVICE, advice
-from handoff_console.pages.customers import contract_state, terms_of
+from handoff_console.pages.customers import (
+    contract_state,
+    for_websockets,
+    terms_of,
+    terms_of_month,
+    typed_terms,
+)
 from handoff_console.pages.price_books import Band, NotJson, bands, document_of, read
 from support.billing_values import price_books
 
@@ -97,6 +114,66 @@ def contract(starts: int, ends: int | None) -> Contract:
 )
 def test_contracts_in_a_word(contracts: list[Contract], state: tuple[str, str]) -> None:
     assert contract_state(contracts, NOW) == state
+
+
+def test_a_contract_for_another_product_entitles_to_nothing() -> None:
+    ours, other = contract(1, None), replace(contract(1, None), product="ngwaf")
+    assert contract_state(for_websockets([other]), NOW) == ("none", "warn")
+    assert for_websockets([other, ours]) == [ours]
+
+
+def terms(month: str, discount: str | None = None, **agreed: Any) -> Terms:
+    return Terms(
+        price_book_id="b",
+        effective_from=month,
+        discount_percent=None if discount is None else Decimal(discount),
+        created_at=NOW,
+        created_by="",
+        **{"monthly_minimum": None, "commitment": None, "coupon": None, "default": False} | agreed,
+    )
+
+
+def test_new_terms_begin_with_all_that_holds() -> None:
+    """What is sent again unchanged is what holds already."""
+    held = terms(
+        "2026-10",
+        "10",
+        monthly_minimum=Decimal("1E+2"),
+        commitment=Commitment(amount=Decimal("50.00"), overage_rate=Decimal("1.5")),
+        coupon=Coupon(code="X", percent=Decimal(5), amount=None),
+    )
+    assert terms_of(typed_terms(held)) == {
+        "price_book_id": "b",
+        "discount_percent": "10",
+        "monthly_minimum": "100",
+        "commitment": {"amount": "50.00", "overage_rate": "1.5"},
+        "coupon": {"code": "X", "percent": "5"},
+    }
+    assert terms_of(typed_terms(terms("2026-10"))) == {"price_book_id": "b"}
+
+
+def test_the_terms_of_a_month_are_those_agreed_last_for_it() -> None:
+    book = PriceBook(
+        price_book_id="b",
+        version=1,
+        name="",
+        effective_from="2026-01",
+        currency=Currency(code="USD", exponent=2),
+        prices={},
+    )
+    everyones = terms("2026-01", default=True)
+
+    def of(*history: Terms) -> Terms:
+        pricing = Pricing(
+            customer_id="c", month="2026-11", terms=everyones, price_book=book, history=history
+        )
+        return terms_of_month(pricing, "2026-12")
+
+    first, second, again = (terms("2026-10"), terms("2026-12", "1"), terms("2026-12", "2"))
+    assert of() == everyones
+    assert of(first) == first
+    assert of(first, second, again) == again
+    assert of(first, terms("2027-01", "3")) == first
 
 
 def test_terms_leave_out_what_is_empty() -> None:

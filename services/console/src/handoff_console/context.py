@@ -74,13 +74,17 @@ register_url_convertor("count", _Count())
 
 
 class Refused(Exception):
-    """A page that is not shown: status and why, in words for the viewer."""
+    """A page that is not shown: status and why, in words for the viewer. link: where it is put
+    right, as (address, text)."""
 
-    def __init__(self, status: int, title: str, detail: str) -> None:
+    def __init__(
+        self, status: int, title: str, detail: str, link: tuple[str, str] | None = None
+    ) -> None:
         super().__init__(title)
         self.status = status
         self.title = title
         self.detail = detail
+        self.link = link
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +124,12 @@ class Visit:
     def customer_id(self) -> str:
         """Whose data the page is about. Raises Refused where an operator has chosen nobody."""
         if self.viewer.customer_id is None:
+            back = f"?next={quote(here(self.request))}" if self.request.method == "GET" else ""
             raise Refused(
-                409, "Choose a customer", "This page is about one customer: choose one above."
+                409,
+                "Choose a customer",
+                "This page is about one customer, and you look as none.",
+                (f"/customers{back}", "Choose a customer"),
             )
         return self.viewer.customer_id
 
@@ -162,12 +170,7 @@ def page(needs: Permission, handler: Page) -> Endpoint:
         try:
             form = await checked_form(request)
             if not viewer.can(needs):
-                raise Refused(
-                    403,
-                    "Not allowed",
-                    f"Your role ({viewer.role.value}) may not do this. Ask a superuser of "
-                    "your account.",
-                )
+                raise Refused(403, "Not allowed", viewer.why_not(needs))
             return await handler(
                 Visit(console, request, viewer, client_for(request, viewer.token), form)
             )
@@ -264,7 +267,11 @@ def render(
 def problem(request: Request, refused: Refused) -> Response:
     """A page that says what went wrong; for htmx, a notice in the page that is shown."""
     console: Console = request.app.state.console
-    values: Mapping[str, Any] = {"title": refused.title, "detail": refused.detail}
+    values: Mapping[str, Any] = {
+        "title": refused.title,
+        "detail": refused.detail,
+        "link": refused.link,
+    }
     if is_htmx(request):
         response = render(
             console, request, "notice.html", status=refused.status, viewer=None, **values
@@ -307,10 +314,15 @@ def is_htmx(request: Request) -> bool:
     return request.headers.get("hx-request") == "true"
 
 
+def here(request: Request) -> str:
+    """The page's own address, to come back to."""
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+
+
 def _to_sign_in(request: Request) -> Response:
-    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    path = here(request)
     target = (
-        "/sign-in" if request.method != "GET" or here == "/" else f"/sign-in?next={quote(here)}"
+        "/sign-in" if request.method != "GET" or path == "/" else f"/sign-in?next={quote(path)}"
     )
     if is_htmx(request):
         return Response(status_code=204, headers={"HX-Redirect": "/sign-in"})

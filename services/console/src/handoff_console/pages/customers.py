@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Literal
 
 from starlette.responses import Response
@@ -10,10 +11,12 @@ from starlette.routing import Route
 
 from handoff_client import Conflict, Invalid, customers, prices
 from handoff_client.customers import Contract
-from handoff_client.prices import Pricing
+from handoff_client.prices import Pricing, Terms
 from handoff_common.access import Permission
 from handoff_console.attempts import FRESH, Attempt, BadField, attempt, instant
 from handoff_console.context import Visit, page
+from handoff_console.filters import field
+from handoff_console.sign_on import safe_path
 
 PER_PAGE = 50
 ACCOUNT = ("name", "account_type", "billing_email")
@@ -39,9 +42,15 @@ async def listed(visit: Visit) -> Response:
     now = _now(visit)
     return visit.render(
         "customers.html",
-        rows=[(one, contract_state(one.contracts, now)) for one in found.items],
+        rows=[(one, contract_state(for_websockets(one.contracts), now)) for one in found.items],
         following=found.next,
+        next=safe_path(visit.request.query_params.get("next"), otherwise=""),
     )
+
+
+def for_websockets(contracts: Sequence[Contract]) -> list[Contract]:
+    """Those that entitle to it: a customer may have contracts for other products too."""
+    return [one for one in contracts if one.product == "websockets"]
 
 
 def contract_state(contracts: Sequence[Contract], now: datetime) -> tuple[str, str]:
@@ -97,11 +106,11 @@ async def _shown(visit: Visit, tried: Attempt = FRESH) -> Response:
         customer=held.value,
         etag=held.etag or "",
         contracts=[(one, contract_state((one,), now)) for one in held.value.contracts],
-        running=contract_state(held.value.contracts, now),
+        running=contract_state(for_websockets(held.value.contracts), now),
         types=TYPES,
         tried=tried,
         today=f"{now:%Y-%m-%dT00:00}",
-        at=f"{now:%Y-%m-%dT%H:%M}",
+        end_of=lambda contract: field(contract.ends_at or now),
     )
 
 
@@ -180,7 +189,7 @@ async def _pricing(visit: Visit, tried: Attempt = FRESH) -> Response:
     except Conflict:
         # No prices are in force: that is what the form is for.
         pass
-    after = _now(visit).replace(day=1) + timedelta(days=32)
+    next_month = f"{_now(visit).replace(day=1) + timedelta(days=32):%Y-%m}"
     return visit.render(
         "customer_pricing.html",
         status=tried.status,
@@ -188,9 +197,39 @@ async def _pricing(visit: Visit, tried: Attempt = FRESH) -> Response:
         pricing=held,
         etag=etag,
         books=[(name, name) for name in dict.fromkeys(one.price_book_id for one in books.items)],
-        next_month=f"{after:%Y-%m}",
+        next_month=next_month,
+        agreed={} if held is None else typed_terms(terms_of_month(held, next_month)),
         tried=tried,
     )
+
+
+def terms_of_month(pricing: Pricing, month: str) -> Terms:
+    """What holds from a month on, if nothing else is agreed: what was agreed last for it or for one
+    before it; what is in force where nothing was."""
+    agreed = [one for one in pricing.history if one.effective_from <= month]
+    # Of equal months the last one that was given holds.
+    return max(reversed(agreed), key=lambda one: one.effective_from, default=pricing.terms)
+
+
+def typed_terms(terms: Terms) -> dict[str, str]:
+    """As the form has them; the inverse of `terms_of`, but for when they begin."""
+    values: dict[str, Decimal | str | None] = {
+        "price_book_id": terms.price_book_id,
+        "discount_percent": terms.discount_percent,
+        "monthly_minimum": terms.monthly_minimum,
+    }
+    if terms.commitment is not None:
+        values["commitment.amount"] = terms.commitment.amount
+        values["commitment.overage_rate"] = terms.commitment.overage_rate
+    if terms.coupon is not None:
+        values["coupon.code"] = terms.coupon.code
+        values["coupon.percent"] = terms.coupon.percent
+        values["coupon.amount"] = terms.coupon.amount
+    return {
+        name: f"{value:f}" if isinstance(value, Decimal) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 async def set_terms(visit: Visit) -> Response:
