@@ -20,12 +20,29 @@ N = formats.THIN
         ("-3.1", "−$3.10"),
         ("0.0004", "$0.0004"),
         ("0.00000000004", "$0.00000000004"),
-        ("0.005", "$0.005"),
+        ("0.0049", "$0.005"),
+        ("0.005", "$0.01"),
         ("2.675", "$2.68"),
+        ("0.125", "$0.13"),
+        ("-0.125", "−$0.13"),
     ],
 )
 def test_money(amount: str, text: str) -> None:
     assert formats.money(Decimal(amount), "USD") == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [
+        ("1234", "JPY", f"¥1{N}234"),
+        ("0.4", "JPY", "¥0.4"),
+        ("1234.5", "JPY", f"¥1{N}235"),
+        ("1.23456", "KWD", f"1.235{N}KWD"),
+        ("1", "CLF", f"1.0000{N}CLF"),
+    ],
+)
+def test_money_has_the_decimals_of_its_currency(amount: str, currency: str, text: str) -> None:
+    assert formats.money(Decimal(amount), currency) == text
 
 
 def test_money_of_a_currency_without_a_sign() -> None:
@@ -48,6 +65,10 @@ def test_money_never_reads_as_nothing_where_there_is_something(amount: Decimal) 
         (1_000, f"1.00{N}kB"),
         (12_345, f"12.3{N}kB"),
         (123_456_789, f"123{N}MB"),
+        (9_996, f"10.0{N}kB"),
+        (999_499, f"999{N}kB"),
+        (999_500, f"1.00{N}MB"),
+        (999_999, f"1.00{N}MB"),
         (10**21, f"1000{N}EB"),
     ],
 )

@@ -1,13 +1,19 @@
 """How quantities are written for people. Pure, exact: no floats."""
 
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 
 THIN = "\u202f"
 """Between groups of digits, and between a number and its unit."""
 NONE = "–"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
-_WITHOUT_DECIMALS = frozenset({"JPY", "KRW", "CLP", "VND", "ISK"})
+_DECIMALS = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+"""Of the currencies that do not have 2, by ISO 4217."""
+_EXPONENTS = {code: count for count, codes in _DECIMALS.items() for code in codes.split()}
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 
 
@@ -19,12 +25,18 @@ def number(value: int | Decimal | None) -> str:
     return text.replace(",", THIN)
 
 
-def money(amount: Decimal | None, currency: str, digits: int = 2) -> str:
-    """$1 234.50. What is not zero but would read so has the digits that it needs, up to 8."""
+def exponent(currency: str) -> int:
+    """Decimals of an amount in a currency."""
+    return _EXPONENTS.get(currency, 2)
+
+
+def money(amount: Decimal | None, currency: str, digits: int | None = None) -> str:
+    """$1 234.50, rounded as invoices are: ties away from zero. What is not zero but would read so
+    has the digits that it needs, up to 8. digits: the currency's own where it is left out."""
     if amount is None:
         return NONE
-    for places in range(digits, 9):
-        rounded = amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
+    for places in range(exponent(currency) if digits is None else digits, 9):
+        rounded = amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
         if rounded or not amount:
             break
     else:
@@ -36,12 +48,12 @@ def money(amount: Decimal | None, currency: str, digits: int = 2) -> str:
 
 
 def exact_money(amount: Decimal | None, currency: str) -> str:
-    """$0.30864175: every digit, and at least two decimals where the currency has them."""
+    """$0.30864175: every digit, and at least the decimals that the currency has."""
     if amount is None:
         return NONE
     # By text, and without `abs`: a context would round what has more digits than it.
     whole, _, part = f"{amount.copy_abs():f}".partition(".")
-    part = part.rstrip("0").ljust(0 if currency in _WITHOUT_DECIMALS else 2, "0")
+    part = part.rstrip("0").ljust(exponent(currency), "0")
     text = number(int(whole)) + (f".{part}" if part else "")
     symbol = _SYMBOLS.get(currency)
     sign = "−" if amount < 0 else ""
@@ -52,14 +64,17 @@ def size(count: int | None) -> str:
     """Bytes in decimal units, as bandwidth is billed: 1.24 MB."""
     if count is None:
         return NONE
-    scaled, unit = Decimal(count), 0
-    while scaled >= 1_000 and unit < len(_UNITS) - 1:
-        scaled, unit = scaled / 1_000, unit + 1
-    if unit == 0:
+    if count < 1_000:
         return f"{count}{THIN}B"
-    places = 2 if scaled < 10 else 1 if scaled < 100 else 0
-    text = str(scaled.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN))
-    return f"{text}{THIN}{_UNITS[unit]}"
+    scaled = Decimal(count)
+    for unit in _UNITS[1:]:
+        scaled /= 1_000
+        for places, below in ((2, 10), (1, 100), (0, 1_000)):
+            # As it is rounded: 999 999 B are 1.00 MB, and not 1000 kB.
+            rounded = scaled.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
+            if rounded < below:
+                return f"{rounded}{THIN}{unit}"
+    return f"{rounded}{THIN}{unit}"
 
 
 def duration(ms: int | None) -> str:
