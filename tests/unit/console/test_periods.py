@@ -1,5 +1,6 @@
 """Ranges in whole periods, and nothing left out of them."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -17,6 +18,7 @@ from handoff_console.periods import (
     label,
     range_of,
     start_of,
+    years,
 )
 
 NOW = datetime(2026, 11, 24, 15, 37, 2, 5, UTC)
@@ -66,6 +68,24 @@ def test_a_range_holds_what_was_asked_for_in_whole_periods() -> None:
 def test_ranges_that_cannot_be_shown_say_why(query: dict[str, str], says: str) -> None:
     with pytest.raises(BadFilter, match=says):
         range_of(query, NOW)
+
+
+@pytest.mark.parametrize(
+    ("from_", "to", "parts"),
+    [("2026-01", "2026-12", 1), ("2024-01", "2026-12", 3), ("2026-12", "2028-12", 1)],
+)
+def test_a_long_range_of_months_is_asked_for_year_by_year(from_: str, to: str, parts: int) -> None:
+    range_ = range_of({"by": "month", "from": f"{from_}-01", "to": f"{to}-01"}, NOW)
+    found = years(range_, NOW)
+    assert len(found) == parts and found[0].from_ == range_.from_
+    assert all(one.to == other.from_ for one, other in itertools.pairwise(found))
+    assert all(one.to - one.from_ <= timedelta(days=366) for one in found)
+    assert found[-1].to == range_.to or found[-1].to > NOW
+
+
+def test_a_range_of_days_is_asked_for_at_once() -> None:
+    range_ = range_of({"by": "day", "from": "2025-12-01"}, NOW)
+    assert years(range_, NOW) == [range_]
 
 
 @given(INSTANTS, BYS, st.integers(1, 60))

@@ -14,10 +14,17 @@ from handoff_console import usage_figures
 from handoff_console.context import Refused, Visit, page
 from handoff_console.filters import BadFilter, field, written
 from handoff_console.live import service_names
-from handoff_console.periods import Range, after, label, range_of
+from handoff_console.periods import Range, after, label, range_of, years
 from handoff_console.usage_figures import Figures
 
 EVERY_SERVICE = "all services"
+TROUBLES = {
+    "connections_gone": "Connections of some of this time are not kept any more: choose a later "
+    "time to see how many were open at once.",
+    "too_many_connections": "There were too many connections to tell how many were open at once: "
+    "choose a shorter time.",
+}
+"""Why connections open at once cannot be told, by the API's code."""
 
 
 class Looked(NamedTuple):
@@ -54,6 +61,7 @@ async def shown(visit: Visit) -> Response:
         "usage.html",
         looked=looked,
         by=range_.by,
+        usual=range_ == range_of({"by": range_.by}, visit.console.clock.now()),
         service_id=looked.service_id,
         wrong={},
         range=range_,
@@ -137,20 +145,25 @@ async def _rows(
 async def _concurrency(
     visit: Visit, range_: Range, customer_id: str, service_id: str | None
 ) -> tuple[Sequence[ConcurrencyRow] | None, str]:
-    """Of the service or of all together, and why there is none."""
+    """Of the service or of all together, and why there is none. Asked for year by year: the API
+    answers for no longer time at once."""
+    rows: list[ConcurrencyRow] = []
     try:
-        asked = metering.concurrency(
-            service_id,
-            customer_id=customer_id,
-            by="hour" if range_.by == "hour" else "day",
-            from_=range_.from_,
-            to=range_.to,
-        )
-        return await visit.api.run(asked), ""
+        for part in years(range_, visit.console.clock.now()):
+            rows += await visit.api.run(
+                metering.concurrency(
+                    service_id,
+                    customer_id=customer_id,
+                    by="hour" if range_.by == "hour" else "day",
+                    from_=part.from_,
+                    to=part.to,
+                )
+            )
     except Unauthorized:
         raise
     except HandoffApiError as error:
-        return None, error.detail or error.title or "This cannot be told just now."
+        return None, TROUBLES.get(error.code) or error.detail or "This cannot be told just now."
+    return rows, ""
 
 
 ROUTES = (
