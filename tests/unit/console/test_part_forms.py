@@ -8,6 +8,7 @@ import pytest
 
 from handoff_client.products import Violation
 from handoff_client.services import VersionDetail
+from handoff_console.context import Refused
 from handoff_console.differences import Change, FieldChange, differences
 from handoff_console.pages.websockets import connections_of, repair_of
 from handoff_console.part_forms import BACKEND, BACKEND_OTHERS, RULE, NotANumber, values
@@ -116,7 +117,14 @@ def test_each_violation_leads_to_where_it_is_mended(object_: str, place: str | N
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [(None, 100), ("", 100), ("-1", 100), ("7", 7), ("9" * 12, 100_000_000), ("9" * 13, 100)],
+    [(None, 100), ("", 100), ("0", 0), (" 7 ", 7), ("100000000", 100_000_000)],
 )
 def test_the_preview_takes_only_counts(text: str | None, count: int) -> None:
     assert connections_of(text) == count
+
+
+@pytest.mark.parametrize("text", ["1,000", "1.5", "-1", "many", "٣", "100000001", "9" * 13])
+def test_what_is_no_count_is_refused_and_not_replaced(text: str) -> None:
+    with pytest.raises(Refused) as caught:
+        connections_of(text)
+    assert caught.value.status == 400 and "in digits alone" in caught.value.detail

@@ -27,7 +27,7 @@ from handoff_client.products import Violation
 from handoff_client.services import ServiceDetail
 from handoff_common.access import Permission
 from handoff_console.attempts import said
-from handoff_console.context import Visit, page
+from handoff_console.context import Refused, Visit, page
 from handoff_console.figures import EPOCH
 from handoff_console.pages.services import draft_of
 from handoff_console.violations import place_of
@@ -148,10 +148,21 @@ async def _preview(
 
 
 def connections_of(text: str | None) -> int:
-    """How many connections the preview supposes; 100 where that is not said in digits."""
-    if text is None or not (text.isascii() and text.isdigit()) or len(text) > 12:
+    """How many connections the preview supposes; 100 where that is not said. Raises Refused."""
+    given = (text or "").strip()
+    if not given:
         return 100
-    return min(int(text), MOST_CONNECTIONS)
+    if (
+        not (given.isascii() and given.isdigit())
+        or len(given) > 12
+        or int(given) > MOST_CONNECTIONS
+    ):
+        raise Refused(
+            400,
+            "No such number of connections",
+            f"It is {given[:40]!r}; allowed: 0 to {MOST_CONNECTIONS}, in digits alone, as 1000.",
+        )
+    return int(given)
 
 
 async def enable(visit: Visit) -> Response:
