@@ -18,20 +18,24 @@ from handoff_billing.invoice import (
     content_hash,
     link_document,
 )
+from handoff_billing.pricebook import Graduated, Tier
+from handoff_billing.proof import delivery_row, rows_in, usage_row
 from handoff_billing.rating import rate
 from handoff_client.invoices import Invoice, Proof
 from handoff_console.proofs import verify
-from support.billing_values import NOVEMBER, OCTOBER, book, terms, used
+from support.billing_values import NOVEMBER, OCTOBER, book, delivered, terms, used
 
 NUMBER = "INV-2026-000007"
+TIERS = (Tier(Decimal(1), Decimal("0.30")), Tier(None, Decimal("0.25")))
 
 
 def made() -> tuple[Invoice, Proof]:
-    usage = used(3_000_000, sent=5_000_000_000)
-    prices, agreed = book(), terms(discount_percent=Decimal(10))
-    lines = rate(usage, [], prices, agreed)
+    usage = used(3_000_000, sent=5_000_000_000, lost=2)
+    delivery = [delivered(2_000_000_000)]
+    prices, agreed = book(Graduated(TIERS)), terms(discount_percent=Decimal(10))
+    lines = rate(usage, delivery, prices, agreed)
     subject = Subject("customer", "Exämple & <Söhne>", OCTOBER)
-    document = content_document(subject, prices, agreed, usage, [], lines)
+    document = content_document(subject, prices, agreed, usage, delivery, lines)
     content = canonical(document)
     link = link_document(
         previous=NO_CHAIN,
@@ -86,14 +90,23 @@ def made() -> tuple[Invoice, Proof]:
         "document": msgspec.json.decode(content),
         **hashes,
         "link": link,
-        "lines": [],
+        "lines": [
+            {
+                "number": line["number"],
+                "connections": None,
+                "usage": [usage_row(key, totals) for key, totals in used_by],
+                "delivery": [delivery_row(row) for row in delivered_for],
+            }
+            for line in document["lines"]
+            for used_by, delivered_for in [rows_in(document, line)]
+        ],
     }
     return msgspec.convert(invoice, Invoice), msgspec.convert(proof, Proof)
 
 
 def test_what_is_as_it_says() -> None:
     checks = verify(*made())
-    assert len(checks) == 5
+    assert len(checks) == 8
     assert all(check.ok for check in checks), checks
 
 
@@ -145,6 +158,55 @@ def test_what_the_page_shows_must_be_what_is_proved() -> None:
         replace(invoice, final=replace(invoice.final, positions={"0": 18, "1": 4})),
     ):
         assert not all(check.ok for check in verify(other, proof)), other
+
+
+def wrong(invoice: Invoice, proof: Proof) -> list[str]:
+    return [check.what.partition(" ")[0] for check in verify(invoice, proof) if not check.ok]
+
+
+def test_a_price_that_does_not_give_the_amount_is_found() -> None:
+    """Also where every hash was made again to fit."""
+    invoice, proof = made()
+    first = proof.document["lines"][0]["tiers"][0] | {"unit_price": "0.31"}
+    document = with_leaf(proof.document, ("lines", 0, "tiers", 0), first)
+    hashed = content_hash(canonical(document))
+    assert invoice.final is not None
+    lied = replace(invoice, final=replace(invoice.final, content_hash=hashed))
+    tiers = (replace(invoice.lines[0].tiers[0], unit_price=Decimal("0.31")),)
+    line = replace(invoice.lines[0], tiers=(*tiers, *invoice.lines[0].tiers[1:]))
+    lied = replace(lied, lines=(line, *invoice.lines[1:]))
+    link = proof.link | {"content_hash": hashed}
+    lied = replace(lied, final=replace(lied.final, chain_hash=chain_hash(link)))
+    assert wrong(lied, replace(proof, document=document, link=link)) == ["Units"]
+
+
+def test_rows_that_are_not_behind_a_line_are_found() -> None:
+    invoice, proof = made()
+    numbers = {line.kind + line.product: line.number - 1 for line in invoice.lines}
+    assert {"usageconnection_minutes", "usagedelivery_bandwidth", "outageconnection_minutes"} < (
+        numbers.keys()
+    )
+    for number in numbers.values():
+        held = proof.lines[number]
+        if not held.usage:
+            continue
+        more = replace(held, usage=(replace(held.usage[0], opened=99), *held.usage[1:]))
+        for other in (more, replace(held, usage=())):
+            lines = (*proof.lines[:number], other, *proof.lines[number + 1 :])
+            assert wrong(invoice, replace(proof, lines=lines)) == ["The"], number
+    assert wrong(invoice, replace(proof, lines=())) == ["The"]
+
+
+def test_usage_that_does_not_add_up_to_a_line_is_found() -> None:
+    invoice, proof = made()
+    minutes = proof.document["usage"]["columns"].index("minutes")
+    for path, leaf in (
+        (("usage", "rows", 0, minutes), "3000001"),
+        (("delivery", "rows"), []),
+        (("usage", "rows"), []),
+    ):
+        document = with_leaf(proof.document, path, leaf)
+        assert "Usage" in wrong(invoice, replace(proof, document=document)), path
 
 
 def test_a_document_that_is_none_fails_loudly() -> None:

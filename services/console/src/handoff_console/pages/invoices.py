@@ -249,6 +249,7 @@ async def verification(visit: Visit) -> Response:
         final=invoice.final,
         checks=checks,
         ok=all(check.ok for check in checks),
+        corrects=any(line.corrects is not None for line in invoice.lines),
         at=datetime.fromtimestamp(visit.console.clock.now_ms() // 1_000, UTC),
         rows=sum(len(line.usage) + len(line.delivery) for line in proof.lines),
     )
