@@ -47,6 +47,7 @@ async def signed_in(
     folder: Path,
     answer: Callable[[httpx.Request], httpx.Response],
     clock: Clock | None = None,
+    console_url: str = "",
     **form: str,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """A browser whose console gets these answers, and the token of its forms. form: that is signed
@@ -57,14 +58,14 @@ async def signed_in(
         return answer(request) if known is None else httpx.Response(200, json=known)
 
     console = build(
-        ConsoleSettings(data_dir=folder),
+        ConsoleSettings(data_dir=folder, console_url=console_url),
         api_url="http://api.example",
         clock=clock or SystemClock(),
         transport=httpx.MockTransport(every),
     )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(console.app),
-        base_url="http://console.example",
+        base_url=console_url or "http://console.example",
         headers={"Accept": "text/html"},
     ) as http:
         before = _csrf(await http.get("/sign-in"))
@@ -130,6 +131,20 @@ async def test_a_change_whose_answer_is_lost_may_have_been_made(
         assert ("may have been done" in page.text) is not certain
         page = await http.get("/users")
         assert page.status_code == 503 and NOTHING_CHANGED in page.text
+
+
+async def test_a_new_token_is_tried_at_the_address_that_people_have(tmp_path: Path) -> None:
+    """A proxy may pass on another Host and scheme than people see."""
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(201, json=TOKEN | {"access_token": "n" * 32})
+
+    url = "https://console.example.com"
+    async with signed_in(tmp_path, answer, console_url=url) as (http, csrf):
+        page = await http.post(
+            "/account/tokens", data={"csrf": csrf, "name": "x"}, headers={"Host": "pod-7:8004"}
+        )
+        assert f"{url}/tokens/self" in page.text and "pod-7" not in page.text
 
 
 async def test_a_session_is_as_long_as_its_token(tmp_path: Path) -> None:
