@@ -171,12 +171,11 @@ def test_a_price_that_does_not_give_the_amount_is_found() -> None:
     document = with_leaf(proof.document, ("lines", 0, "tiers", 0), first)
     hashed = content_hash(canonical(document))
     assert invoice.final is not None
-    lied = replace(invoice, final=replace(invoice.final, content_hash=hashed))
+    link = proof.link | {"content_hash": hashed}
+    final = replace(invoice.final, content_hash=hashed, chain_hash=chain_hash(link))
     tiers = (replace(invoice.lines[0].tiers[0], unit_price=Decimal("0.31")),)
     line = replace(invoice.lines[0], tiers=(*tiers, *invoice.lines[0].tiers[1:]))
-    lied = replace(lied, lines=(line, *invoice.lines[1:]))
-    link = proof.link | {"content_hash": hashed}
-    lied = replace(lied, final=replace(lied.final, chain_hash=chain_hash(link)))
+    lied = replace(invoice, final=final, lines=(line, *invoice.lines[1:]))
     assert wrong(lied, replace(proof, document=document, link=link)) == ["Units"]
 
 

@@ -66,7 +66,7 @@ def size(count: int | None) -> str:
         return NONE
     if count < 1_000:
         return f"{count}{THIN}B"
-    scaled = Decimal(count)
+    scaled, rounded = Decimal(count), Decimal(count)
     for unit in _UNITS[1:]:
         scaled /= 1_000
         for places, below in ((2, 10), (1, 100), (0, 1_000)):
@@ -74,7 +74,7 @@ def size(count: int | None) -> str:
             rounded = scaled.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN)
             if rounded < below:
                 return f"{rounded}{THIN}{unit}"
-    return f"{rounded}{THIN}{unit}"
+    return f"{rounded}{THIN}{_UNITS[-1]}"
 
 
 def duration(ms: int | None) -> str:

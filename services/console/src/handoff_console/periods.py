@@ -86,7 +86,8 @@ def years(range_: Range, now: datetime) -> list[Range]:
     """A range in parts of 12 months at most, without parts that lie ahead; one at least."""
     if range_.by != "month":
         return [range_]
-    parts, at = [], range_.from_
+    parts: list[Range] = []
+    at = range_.from_
     while at < range_.to and (not parts or at <= now):
         end = min(earlier(at, "month", -12), range_.to)
         parts.append(Range(range_.by, at, end))

@@ -150,15 +150,15 @@ async def _concurrency(
     rows: list[ConcurrencyRow] = []
     try:
         for part in years(range_, visit.console.clock.now()):
-            rows += await visit.api.run(
-                metering.concurrency(
-                    service_id,
-                    customer_id=customer_id,
-                    by="hour" if range_.by == "hour" else "day",
-                    from_=part.from_,
-                    to=part.to,
-                )
+            asked = metering.concurrency(
+                service_id,
+                customer_id=customer_id,
+                by="hour" if range_.by == "hour" else "day",
+                from_=part.from_,
+                to=part.to,
             )
+            found = await visit.api.run(asked)
+            rows.extend(found)
     except Unauthorized:
         raise
     except HandoffApiError as error:
