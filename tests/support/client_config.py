@@ -200,6 +200,8 @@ async def product(people: People, service_id: str) -> None:
     entries = await engineer.items(history.of_service(service_id, limit=5))
     assert entries[0].object == "limits" and (entries[0].after or {})["max_connections"] == 9
     assert {one.service_id for one in entries} == {service_id}
+    switched = await engineer.items(history.of_service(service_id, object="product"))
+    assert {one.object for one in switched} == {"product"} and len(switched) == 5
     every = await people.superuser.page(history.every(limit=3))
     assert len(every.items) == 3 and every.next is not None
 

@@ -301,6 +301,12 @@ async def test_history_says_who_what_when_and_from_where(
         "version.created",
         "service.created",
     ]
+    of_one_kind = await acme.user.ok(
+        "GET", f"/v1/services/{service_id}/history", params={"object": "version"}
+    )
+    assert [e["type"] for e in of_one_kind["data"]] == ["version.activated", "version.created"]
+    wrong = await acme.user.get(f"/v1/services/{service_id}/history", params={"object": "ver"})
+    assert wrong.status_code == 422
     mine = (await acme.user.ok("GET", "/v1/history"))["data"]
     everything = (await acme.superuser.ok("GET", "/v1/history"))["data"]
     assert {e["object"] for e in mine} == {"service", "version", "domain", "backend", "product"}

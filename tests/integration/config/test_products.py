@@ -84,6 +84,7 @@ async def test_the_dry_run_and_the_refusal_list_everything_by_name(acme: Tenant)
     service_id = await wrong_in_every_way(acme.engineer)
     check = await acme.user.ok("GET", f"/v1/services/{service_id}/websockets/check")
     assert (check["entitled"], check["enabled"], check["compatible"]) == (True, False, False)
+    assert check["contact"] is None
     found = {(v["object"], v["name"], v["field"]): v for v in check["violations"]}
     assert set(found) == {
         ("product", "ngwaf", "enabled"),
@@ -214,6 +215,7 @@ async def test_without_entitlement_the_contact_is_named(system: ConfigSystem, la
     assert "not entitled to enable" in refused.json()["title"]
     assert "sales@handoff.example" in refused.json()["detail"]
     assert check["entitlement"] in refused.json()["detail"]
+    assert check["contact"] == "sales@handoff.example"
 
 
 async def test_ending_a_contract_is_told_at_once(system: ConfigSystem, acme: Tenant) -> None:

@@ -1,9 +1,20 @@
 """`/v1/history`: who changed what, when, from where, before and after."""
 
-from typing import Any
+from typing import Any, Literal
 
 from handoff_client.answer import Answer, Instant, listing
 from handoff_client.call import Listing
+
+ServiceObject = Literal[
+    "service",
+    "version",
+    "domain",
+    "backend",
+    "director",
+    "websocket_rule",
+    "product",
+    "limits",
+]
 
 
 class Actor(Answer, frozen=True, kw_only=True):
@@ -35,8 +46,16 @@ def every(*, customer_id: str | None = None, limit: int | None = None) -> Listin
     return listing("/v1/history", Entry, query={"customer_id": customer_id, "limit": limit})
 
 
-def of_service(service_id: str, *, limit: int | None = None) -> Listing[Entry]:
-    """Every change of one service, newest first."""
+def of_service(
+    service_id: str,
+    *,
+    object: ServiceObject | None = None,  # noqa: A002  (the API's name)
+    limit: int | None = None,
+) -> Listing[Entry]:
+    """Every change of one service, newest first. object: only those of this kind."""
     return listing(
-        "/v1/services/{service_id}/history", Entry, query={"limit": limit}, service_id=service_id
+        "/v1/services/{service_id}/history",
+        Entry,
+        query={"object": object, "limit": limit},
+        service_id=service_id,
     )

@@ -44,13 +44,14 @@ class Violation(Answer, frozen=True, kw_only=True):
 
 
 class Check(Answer, frozen=True, kw_only=True):
-    """version: the one looked at, None where none is active. entitlement: what is lacking, None
-    where entitled. may_toggle: whether the asking token may enable and disable."""
+    """version: the one looked at, None where none is active. entitlement: what is lacking, and
+    contact: whom to ask for it; None where entitled. may_toggle: whether the asking token may enable and disable."""
 
     service_id: str
     version: int | None
     entitled: bool
     entitlement: str | None
+    contact: str | None = None
     enabled: bool
     may_toggle: bool
     compatible: bool

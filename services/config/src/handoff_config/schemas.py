@@ -497,6 +497,7 @@ class Check(BaseModel):
     version: int | None = Field(description="The version looked at; null: none is active")
     entitled: bool
     entitlement: str | None = Field(description="What is lacking; null where entitled")
+    contact: str | None = Field(description="Whom to ask for what is lacking; null where entitled")
     enabled: bool
     may_toggle: bool = Field(description="Whether the asking token may enable and disable")
     compatible: bool
@@ -542,6 +543,18 @@ class ActorOut(BaseModel):
     token_id: str | None
     user_id: str | None
     login: str
+
+
+ServiceObject = Literal[
+    "service",
+    "version",
+    "domain",
+    "backend",
+    "director",
+    "websocket_rule",
+    "product",
+    "limits",
+]
 
 
 class HistoryEntry(BaseModel):

@@ -366,18 +366,21 @@ class Store:
         *,
         customer_id: str | None = None,
         service_id: str | None = None,
+        kind: str | None = None,
         services_only: bool = False,
         before: int | None = None,
         limit: int,
     ) -> list[Any]:
-        """Rows of `events`, newest first, from before the revision `before`. services_only: without
-        customers, users and tokens."""
+        """Rows of `events`, newest first, from before the revision `before`. kind: of object.
+        services_only: without customers, users and tokens."""
         table = tables.events
         query = select(table).order_by(table.c.revision.desc()).limit(limit)
         if customer_id is not None:
             query = query.where(table.c.customer_id == customer_id)
         if service_id is not None:
             query = query.where(table.c.stream == f"{SERVICE.prefix}{service_id}")
+        if kind is not None:
+            query = query.where(table.c.type.startswith(f"{kind}.", autoescape=True))
         if services_only:
             query = query.where(table.c.stream.startswith(SERVICE.prefix))
         if before is not None:

@@ -203,6 +203,7 @@ def check(
     at_ms: int,
     *,
     may_toggle: bool,
+    contact: str,
 ) -> View:
     lacking = entitlement(customer, products.WEBSOCKETS, at_ms).lacking
     looked_at = None if number is None else state.versions[number]
@@ -212,6 +213,7 @@ def check(
         "version": number,
         "entitled": lacking is None,
         "entitlement": lacking,
+        "contact": None if lacking is None else contact,
         "enabled": state.enabled(products.WEBSOCKETS),
         "may_toggle": may_toggle,
         "compatible": not found,

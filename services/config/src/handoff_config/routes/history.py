@@ -1,6 +1,8 @@
 """`/v1/history`: who changed what, when, from where, before and after."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response
 
 from handoff_common.access import ALLOWED, Permission, Principal, owner_of
@@ -21,10 +23,12 @@ async def _page(
     *,
     customer_id: str | None,
     service_id: str | None = None,
+    kind: str | None = None,
 ) -> Response:
     rows = await ctx.store.history(
         customer_id=customer_id,
         service_id=service_id,
+        kind=kind,
         services_only=Permission.MANAGE_USERS not in ALLOWED[principal.role],
         before=None if cursor is None else decode_cursor(cursor, [int])[0],
         limit=limit + 1,
@@ -51,10 +55,23 @@ async def list_history(
 
 @router.get("/v1/services/{service_id}/history", response_model=Page[schemas.HistoryEntry])
 async def list_service_history(
-    service_id: str, ctx: Ctx, principal: Reader, limit: Limit = 100, cursor: str | None = None
+    service_id: str,
+    ctx: Ctx,
+    principal: Reader,
+    limit: Limit = 100,
+    cursor: str | None = None,
+    object_: Annotated[
+        schemas.ServiceObject | None, Query(alias="object", description="Only of this kind")
+    ] = None,
 ) -> Response:
-    """Every change of one service, newest first."""
+    """Every change of one service, newest first; with `object`, of one kind."""
     service = await service_for(ctx, principal, service_id)
     return await _page(
-        ctx, principal, limit, cursor, customer_id=service.customer_id, service_id=service_id
+        ctx,
+        principal,
+        limit,
+        cursor,
+        customer_id=service.customer_id,
+        service_id=service_id,
+        kind=object_,
     )

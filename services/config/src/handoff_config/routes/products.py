@@ -156,7 +156,14 @@ async def check_websockets(
         service_commands.version_of(service, number)
     customer = await ctx.store.customer(service.customer_id)
     may_toggle = principal.can(Permission.TOGGLE_PRODUCTS)
-    view = views.check(service, customer, number, ctx.clock.now_ms(), may_toggle=may_toggle)
+    view = views.check(
+        service,
+        customer,
+        number,
+        ctx.clock.now_ms(),
+        may_toggle=may_toggle,
+        contact=ctx.settings.sales_contact,
+    )
     return JSONResponse(view)
 
 
