@@ -280,6 +280,7 @@ async def test_refused_handoffs_are_shown_with_what_to_do(
 
     page = await eventually(counted, "the refusal is counted")
     assert "Enable WebSockets" in page and tenant.domain in page
+    assert f'<a href="/services/{tenant.service_id}/websockets">Look at its switch</a>' in page
     assert "data-chart" in page
     other = await engineer.get("/connections/refused?span=month")
     assert other.status_code == 200 and "not_enabled" in other.text

@@ -45,7 +45,8 @@ class Violation(Answer, frozen=True, kw_only=True):
 
 class Check(Answer, frozen=True, kw_only=True):
     """version: the one looked at, None where none is active. entitlement: what is lacking, and
-    contact: whom to ask for it; None where entitled. may_toggle: whether the asking token may enable and disable."""
+    contact: whom to ask for it; None where entitled. may_toggle: whether the asking token may
+    enable and disable."""
 
     service_id: str
     version: int | None

@@ -35,6 +35,13 @@ class Line(NamedTuple):
     refused: int
 
     @property
+    def page(self) -> str | None:
+        """Where what was lacking is switched."""
+        if self.code != "not_enabled" or self.service_id is None:
+            return None
+        return f"/services/{self.service_id}/websockets"
+
+    @property
     def cause(self) -> Cause:
         return cause(self.code)
 
