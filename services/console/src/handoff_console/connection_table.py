@@ -40,17 +40,25 @@ class Asked(NamedTuple):
     with_cost: bool
 
 
+class Bill(NamedTuple):
+    """cost: of the month so far, with bandwidth. currency: None where no prices are in force.
+    untold: neither can be told just now."""
+
+    cost: Decimal | None
+    currency: str | None
+    untold: bool = False
+
+
 class Totals(NamedTuple):
     """open: now. opened_today: since midnight UTC. minutes: of this month. in_range: minutes of the
-    hours asked for, None where the filters say more than usage is told by. cost: of the month so
-    far, with bandwidth; None where it cannot be told."""
+    hours asked for, None where the filters say more than usage is told by. bill: None where the
+    filters say more than cost is told by."""
 
     open: int
     opened_today: int
     minutes: int
     in_range: int | None
-    cost: Decimal | None
-    currency: str | None
+    bill: Bill | None
 
 
 class Cells(NamedTuple):
@@ -183,7 +191,7 @@ class ConnectionTable:
             sum(row.opened for row in of_today),
             sum(row.minutes for row in this_month),
             in_range,
-            *(bill or (None, None)),
+            bill,
         )
 
     async def _usage(
@@ -228,7 +236,7 @@ class ConnectionTable:
             return None
         return await rates_now(api, self._asked.customer_id, self._month())
 
-    async def _ask_costs(self, api: AsyncClient) -> tuple[Decimal | None, str | None] | None:
+    async def _ask_costs(self, api: AsyncClient) -> Bill | None:
         filters = self._asked.filters
         if not self._asked.with_cost or filters.region is not None:
             return None
@@ -237,8 +245,8 @@ class ConnectionTable:
         except Unauthorized:
             raise
         except HandoffApiError:
-            return None
+            return Bill(None, None, untold=True)
         if filters.service_id is None:
-            return bill.total, bill.currency
+            return Bill(bill.total, bill.currency)
         shares = {one.service_id: one.amount for one in bill.data}
-        return shares.get(filters.service_id, Decimal(0)), bill.currency
+        return Bill(shares.get(filters.service_id, Decimal(0)), bill.currency)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from handoff_client import HandoffApiError, costs, usage
+from handoff_client import HandoffApiError, Unauthorized, costs, usage
 from handoff_common.access import Permission
 from handoff_console.context import Visit
 
@@ -28,12 +28,19 @@ class Figure(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """total: over all services, deleted ones too. currency: None where no prices are in force."""
+    """total: over all services, deleted ones too. currency: None where no prices are in force, or
+    the cost is not shown. untold: it would be, but cannot be told just now."""
 
     by_service: Mapping[str, Figure]
     total: Figure
     currency: str | None
     month: datetime
+    untold: bool
+
+    @property
+    def priced(self) -> bool:
+        """Whether cost has a place on the page."""
+        return self.currency is not None or self.untold
 
     def of(self, service_id: str) -> Figure:
         nothing = Figure(cost=None if self.currency is None else Decimal(0))
@@ -50,7 +57,7 @@ async def figures_of(visit: Visit) -> Figures:
     """Raises Refused where nobody's are asked for; HandoffApiError."""
     month = month_of(visit.console.clock.now_ms())
     customer_id = visit.customer_id if visit.viewer.is_operator else None
-    rows, bill = await asyncio.gather(_rows(visit, customer_id), _costs(visit, month))
+    rows, (bill, untold) = await asyncio.gather(_rows(visit, customer_id), _costs(visit, month))
     found: dict[str, Figure] = {}
     for row in rows:
         figure = found.get(row.service_id, Figure())
@@ -78,7 +85,7 @@ async def figures_of(visit: Visit) -> Figures:
             service_id: figure._replace(cost=shares.get(service_id, Decimal(0)))
             for service_id, figure in found.items()
         }
-    return Figures(found, total, None if bill is None else bill.currency, month)
+    return Figures(found, total, None if bill is None else bill.currency, month, untold)
 
 
 async def _rows(visit: Visit, customer_id: str | None) -> list[usage.Row]:
@@ -87,12 +94,16 @@ async def _rows(visit: Visit, customer_id: str | None) -> list[usage.Row]:
     return [row async for row in visit.api.items(listing)]
 
 
-async def _costs(visit: Visit, month: datetime) -> costs.Costs | None:
+async def _costs(visit: Visit, month: datetime) -> tuple[costs.Costs | None, bool]:
+    """None for those who may not read the bill, where no prices are in force, and, then True, where
+    it cannot be told just now."""
     if not visit.viewer.can(Permission.READ_BILLING):
-        return None
+        return None, False
     try:
         found = await visit.api.run(costs.of_customer(visit.customer_id, month=f"{month:%Y-%m}"))
+    except Unauthorized:
+        raise
     except HandoffApiError:
         # A page about services does not fail because the bill cannot be told.
-        return None
-    return None if found.currency is None else found
+        return None, True
+    return (None if found.currency is None else found), False
