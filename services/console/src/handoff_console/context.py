@@ -159,8 +159,8 @@ Page = Callable[[Visit], Awaitable[Response]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def page(needs: Permission, handler: Page) -> Endpoint:
-    """The endpoint of a page for those who hold a permission."""
+def page(needs: Permission, handler: Page, *, or_: Permission | None = None) -> Endpoint:
+    """The endpoint of a page for those who hold a permission, or the other one."""
 
     async def endpoint(request: Request) -> Response:
         console: Console = request.app.state.console
@@ -169,7 +169,7 @@ def page(needs: Permission, handler: Page) -> Endpoint:
             return _to_sign_in(request)
         try:
             form = await checked_form(request)
-            if not viewer.can(needs):
+            if not (viewer.can(needs) or (or_ is not None and viewer.can(or_))):
                 raise Refused(403, "Not allowed", viewer.why_not(needs))
             return await handler(
                 Visit(console, request, viewer, client_for(request, viewer.token), form)

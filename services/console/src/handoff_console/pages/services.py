@@ -11,23 +11,27 @@ from starlette.routing import Route
 from handoff_client import Conflict, Invalid, NotFound, products, services
 from handoff_client import history as histories
 from handoff_client import limits as service_limits
-from handoff_client.services import ListedService
+from handoff_client.products import Check
+from handoff_client.services import ListedService, ServiceDetail
 from handoff_common.access import Permission
 from handoff_console.attempts import FRESH, attempt, errors_of, said
 from handoff_console.context import Refused, Visit, page
 from handoff_console.figures import Figure, figures_of
 from handoff_console.part_forms import Field, NotANumber, values
+from handoff_console.violations import hindrances, standing
 
 PER_PAGE = 50
 _DETAILS_AT_ONCE = 8
 
 
 class Row(NamedTuple):
-    """domains: of the active version, else of the newest."""
+    """domains: of the active version, else of the newest. hindrances: why nothing is handed off
+    though it is enabled."""
 
     service: ListedService
     domains: Sequence[str]
     enabled: bool
+    hindrances: Sequence[str]
     figure: Figure
 
 
@@ -44,16 +48,32 @@ async def listed(visit: Visit) -> Response:
         figures_of(visit),
         _domains(visit, found.items),
     )
+    on = {service.id for service in own} & set(enabled.services)
+    check = await _any_check(visit, sorted(on))
     rows = [
         Row(
             service,
             domains.get(service.id, ()),
-            service.id in enabled.services,
+            service.id in on,
+            hindrances(check, active=any(version.active for version in service.versions))
+            if check is not None and service.id in on
+            else (),
             figures.of(service.id),
         )
         for service in found.items
     ]
     return visit.render("services.html", rows=rows, following=found.next, figures=figures)
+
+
+async def _any_check(visit: Visit, service_ids: Sequence[str]) -> Check | None:
+    """Of one of a customer's services: whether it is entitled is the same for all."""
+    for service_id in service_ids:
+        try:
+            return await visit.api.run(products.check(service_id))
+        except NotFound:
+            # Deleted since the list was read.
+            continue
+    return None
 
 
 async def _domains(visit: Visit, own: Sequence[ListedService]) -> Mapping[str, Sequence[str]]:
@@ -89,11 +109,42 @@ async def create(visit: Visit) -> Response:
     )
 
 
-async def overview(visit: Visit) -> Response:
+async def service_of(visit: Visit, *, version: int | None = None) -> ServiceDetail:
+    """The service in the path, with that version or the newest. Raises Refused where it is another
+    customer's than the one that an operator has chosen: the figures beside it would be wrong."""
     service_id = visit.request.path_params["service_id"]
-    detail, check, held, figures = await asyncio.gather(
-        visit.api.run(services.details(service_id)),
-        visit.api.run(products.check(service_id)),
+    found = await visit.api.run(services.details(service_id, version=version))
+    viewer = visit.viewer
+    if viewer.customer_id not in (None, found.customer_id):
+        raise Refused(
+            404,
+            "Another customer's service",
+            f"You look as {viewer.customer_name}, and this service is that of customer "
+            f"{found.customer_id}: choose that one under Customers.",
+        )
+    return found
+
+
+async def check_of(visit: Visit, service: ServiceDetail) -> Check:
+    """What stands against WebSockets in the active version; where none is, in the newest draft,
+    which will be. service: with its newest version."""
+    number = None
+    if service.active_version is None:
+        number = draft_of(service.versions) or service.version.number
+    return await visit.api.run(products.check(service.id, version=number))
+
+
+def checked(service: ServiceDetail, check: Check) -> str:
+    """Which version a check has looked at."""
+    draft = service.active_version is None and check.version == draft_of(service.versions)
+    return f"{'draft' if draft else 'version'} {check.version}"
+
+
+async def overview(visit: Visit) -> Response:
+    detail = await service_of(visit)
+    service_id = detail.id
+    check, held, figures = await asyncio.gather(
+        check_of(visit, detail),
         visit.api.run(service_limits.get(service_id)),
         figures_of(visit),
     )
@@ -102,6 +153,8 @@ async def overview(visit: Visit) -> Response:
         service=detail,
         active=detail.active_version,
         check=check,
+        against=standing(check.violations, checked(detail, check)),
+        hindrances=hindrances(check, active=detail.active_version is not None),
         limits=held,
         figures=figures,
         own=figures.of(service_id),
@@ -119,7 +172,7 @@ def draft_of(versions: Sequence[object]) -> int | None:
 async def history(visit: Visit) -> Response:
     service_id = visit.request.path_params["service_id"]
     service, entries = await asyncio.gather(
-        visit.api.run(services.details(service_id)),
+        service_of(visit),
         visit.api.page(
             histories.of_service(service_id, limit=50), visit.request.query_params.get("at")
         ),
@@ -141,7 +194,7 @@ LIMITS = (
 
 async def edit_limits(visit: Visit) -> Response:
     service_id = visit.request.path_params["service_id"]
-    service = await visit.api.run(services.details(service_id))
+    service = await service_of(visit)
     held = await visit.api.run(service_limits.get(service_id).with_headers())
     typed = {field.name: getattr(held.value, field.name) for field in LIMITS}
     return visit.render(
@@ -159,7 +212,7 @@ async def save_limits(visit: Visit) -> Response:
             service_limits.put(service_id, if_match=visit.field("etag") or None, **kept)
         )
     except (Invalid, Conflict, NotANumber) as error:
-        service = await visit.api.run(services.details(service_id))
+        service = await service_of(visit)
         etag = visit.field("etag")
         if isinstance(error, Conflict):
             # Who saves again has been told what it is that they write over.

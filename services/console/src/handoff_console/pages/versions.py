@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from starlette.responses import Response
 from starlette.routing import Route
 
-from handoff_client import Conflict, Invalid, NotFound, matching, products, services, versions
+from handoff_client import Conflict, Invalid, NotFound, matching, products, versions
 from handoff_client.services import ServiceDetail
 from handoff_common.access import Permission
 from handoff_console.attempts import said
 from handoff_console.context import Refused, Visit, page
 from handoff_console.differences import differences
-from handoff_console.pages.services import draft_of
+from handoff_console.pages.services import draft_of, service_of
 from handoff_console.violations import place_of
 
 
@@ -26,8 +26,7 @@ def number_of(visit: Visit) -> int:
 
 
 async def service_with(visit: Visit, number: int) -> ServiceDetail:
-    service_id = visit.request.path_params["service_id"]
-    return await visit.api.run(services.details(service_id, version=number))
+    return await service_of(visit, version=number)
 
 
 def editable(visit: Visit, service: ServiceDetail) -> bool:
@@ -122,7 +121,7 @@ async def tester(visit: Visit) -> Response:
     """Which rule and backend a request would take; nothing is changed."""
     service_id = visit.request.path_params["service_id"]
     query = visit.request.query_params
-    service = await visit.api.run(services.details(service_id))
+    service = await service_of(visit)
     asked = query.get("version", "")
     newest = service.active_version.number if service.active_version else service.version.number
     number = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 10 else newest

@@ -15,9 +15,9 @@ from handoff_client import (
     Conflict,
     HandoffApiError,
     Invalid,
+    Unauthorized,
     prices,
     products,
-    services,
     stats,
     usage,
 )
@@ -29,12 +29,15 @@ from handoff_common.access import Permission
 from handoff_console.attempts import said
 from handoff_console.context import Refused, Visit, page
 from handoff_console.figures import EPOCH
-from handoff_console.pages.services import draft_of
-from handoff_console.violations import place_of
+from handoff_console.pages.services import check_of, checked, draft_of, service_of
+from handoff_console.viewer import Viewer
+from handoff_console.violations import hindrances, place_of, standing
 
 MINUTES_OF_MONTH = 30 * 24 * 60
 MOST_CONNECTIONS = 100_000_000
-_HISTORY = 200
+_HISTORY = 50
+NO_PRICES = "No prices are in force."
+UNTOLD = "The cost cannot be told just now."
 
 
 class Repair(NamedTuple):
@@ -54,15 +57,15 @@ async def show(visit: Visit) -> Response:
 
 
 async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Response:
-    service_id = visit.request.path_params["service_id"]
-    service, check, changes = await asyncio.gather(
-        visit.api.run(services.details(service_id)),
-        visit.api.run(products.check(service_id)),
-        visit.api.page(histories.of_service(service_id, limit=_HISTORY)),
+    service = await service_of(visit)
+    service_id = service.id
+    check, switched = await asyncio.gather(
+        check_of(visit, service),
+        visit.api.page(histories.of_service(service_id, object="product", limit=_HISTORY)),
     )
     draft = draft_of(service.versions)
     draft_check = None
-    if draft is not None and check.violations:
+    if draft not in (None, check.version) and check.violations:
         draft_check = await visit.api.run(products.check(service_id, version=draft))
     connections = connections_of(visit.request.query_params.get("connections"))
     regions = await visit.api.run(stats.regions())
@@ -73,6 +76,9 @@ async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Respons
         error=error,
         service=service,
         check=check,
+        checked=checked(service, check),
+        against=standing(check.violations, checked(service, check)),
+        hindrances=hindrances(check, active=service.active_version is not None),
         repairs=[repair_of(service_id, violation) for violation in check.violations],
         draft=draft,
         draft_check=draft_check,
@@ -83,15 +89,14 @@ async def _shown(visit: Visit, *, status: int = 200, error: str = "") -> Respons
         preview=await _preview(visit, service, connections, region),
         region=region,
         regions=[(name, name) for name in regions],
-        switched=[entry for entry in changes.items if entry.object == "product"],
+        switched=switched.items,
     )
 
 
 async def preview(visit: Visit) -> Response:
     """The cost for another number of connections, as a part of the page."""
-    service_id = visit.request.path_params["service_id"]
     connections = connections_of(visit.request.query_params.get("connections"))
-    service = await visit.api.run(services.details(service_id))
+    service = await service_of(visit)
     regions = await visit.api.run(stats.regions())
     region = await _region(visit, service, regions)
     return visit.render(
@@ -104,12 +109,18 @@ async def preview(visit: Visit) -> Response:
 
 
 class Preview(NamedTuple):
-    """minutes: of so many connections that are open for a month of 30 days. difference: what they
-    add to this month's bill."""
+    """minutes: of so many connections that are open for a month of 30 days. amount: what they add
+    to this month's bill; where `alone`, for those who may not read that, what they cost alone."""
 
     minutes: int
     estimate: Estimate
-    difference: Decimal
+    amount: Decimal
+    alone: bool
+
+
+def may_preview(viewer: Viewer) -> bool:
+    """Whoever may switch it on is told what that costs."""
+    return viewer.can(Permission.READ_BILLING) or viewer.can(Permission.TOGGLE_PRODUCTS)
 
 
 async def _region(visit: Visit, service: ServiceDetail, regions: Sequence[str]) -> str:
@@ -126,25 +137,27 @@ async def _region(visit: Visit, service: ServiceDetail, regions: Sequence[str]) 
 
 async def _preview(
     visit: Visit, service: ServiceDetail, connections: int, region: str
-) -> Preview | None:
-    """None for those who may not read the bill, and where no prices are in force."""
-    if not visit.viewer.can(Permission.READ_BILLING):
+) -> Preview | str | None:
+    """Why there is none, where it cannot be told; None for those who may not have one."""
+    if not may_preview(visit.viewer):
         return None
+    alone = not visit.viewer.can(Permission.READ_BILLING)
     minutes = connections * MINUTES_OF_MONTH
     whose = service.customer_id if visit.viewer.is_operator else UNSET
     try:
         found = await visit.api.run(
             prices.estimate(
-                month=f"{visit.now:%Y-%m}",
+                month=UNSET if alone else f"{visit.now:%Y-%m}",
                 usage=[prices.SupposedUsage(region=region, minutes=minutes)],
                 customer_id=whose,
             )
         )
-    except HandoffApiError:
-        return None
-    return Preview(
-        minutes, found, found.difference if found.difference is not None else found.totals.total
-    )
+    except Unauthorized:
+        raise
+    except HandoffApiError as error:
+        return NO_PRICES if error.code == "no_price_book" else UNTOLD
+    amount = found.totals.total if found.difference is None else found.difference
+    return Preview(minutes, found, amount, alone)
 
 
 def connections_of(text: str | None) -> int:
@@ -171,9 +184,13 @@ async def enable(visit: Visit) -> Response:
         await visit.api.run(products.enable(service_id))
     except (Invalid, Conflict) as error:
         return await _shown(visit, status=error.status, error=said(error))
+    check = await visit.api.run(products.check(service_id))
+    missing = hindrances(check, active=check.version is not None)
     return visit.go(
         f"/services/{service_id}/websockets",
-        flash="WebSockets is on. Upgrade requests are handed off from now on.",
+        flash=f"WebSockets is on, but nothing is handed off: {'; '.join(missing)}."
+        if missing
+        else "WebSockets is on. Upgrade requests are handed off from now on.",
     )
 
 
@@ -201,7 +218,7 @@ async def disable_waf(visit: Visit) -> Response:
 _PAGE = "/services/{service_id}/websockets"
 ROUTES = (
     Route(_PAGE, page(Permission.READ_CONFIG, show)),
-    Route(f"{_PAGE}/cost", page(Permission.READ_BILLING, preview)),
+    Route(f"{_PAGE}/cost", page(Permission.READ_BILLING, preview, or_=Permission.TOGGLE_PRODUCTS)),
     Route(f"{_PAGE}/enable", page(Permission.TOGGLE_PRODUCTS, enable), methods=["POST"]),
     Route(f"{_PAGE}/disable", page(Permission.TOGGLE_PRODUCTS, disable), methods=["POST"]),
     Route(f"{_PAGE}/waf/disable", page(Permission.TOGGLE_PRODUCTS, disable_waf), methods=["POST"]),
