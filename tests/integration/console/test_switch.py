@@ -17,7 +17,7 @@ from support.embedded import Embedded, Tenant, make_customer, make_tenant, make_
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("console-switch")]
 CONTACT = ConfigSettings().sales_contact
-ENDED = {"ends_at": "2026-01-01T00:00:00Z", "starts_at": "2025-01-01T00:00:00Z"}
+ENDED: dict[str, Any] = {"ends_at": "2026-01-01T00:00:00Z", "starts_at": "2025-01-01T00:00:00Z"}
 UNTOLD = "cannot be told just now"
 
 
@@ -232,8 +232,9 @@ async def test_another_customer_s_service_has_no_wrong_figures(
     """An operator sees everyone's; the pages are about the customer that was chosen."""
     other = await make_customer(system, "Other")
     base = f"/services/{tenant.service_id}"
-    paths = ("", "/websockets", "/websockets/cost", "/versions/1", "/versions/1/backends/origin")
-    paths += ("/tester", "/history", "/limits")
+    version = "/versions/1"
+    paths = ["", "/websockets", "/websockets/cost", version, f"{version}/backends/origin"]
+    paths += ["/tester", "/history", "/limits"]
     for chosen, status in ((other, 404), (tenant.customer_id, 200)):
         async with signed_in(system, system.operator_token, chosen) as operator:
             for path in paths:
