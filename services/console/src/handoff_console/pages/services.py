@@ -48,7 +48,7 @@ async def listed(visit: Visit) -> Response:
         figures_of(visit),
         _domains(visit, found.items),
     )
-    on = {service.id for service in own} & set(enabled.services)
+    on = {service.id for service in found.items} & set(enabled.services)
     check = await _any_check(visit, sorted(on))
     rows = [
         Row(
