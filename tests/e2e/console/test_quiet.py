@@ -102,11 +102,51 @@ async def test_a_page_that_nobody_sees_is_up_to_date_when_it_is_seen(
         await expect(rows).to_have_count(1)
         await opened(system, tenant, clients, 1)
         await expect(page.get_by_role("button", name="Update the list")).to_be_visible()
-        await page.evaluate(
-            "Object.defineProperty(document, 'hidden', {value: true});"
-            "document.dispatchEvent(new Event('visibilitychange'))"
-        )
+        await seen(page, False)
         await expect(rows).to_have_count(2)
         await opened(system, tenant, clients, 1)
+        await page.wait_for_timeout(1_500)
+        await expect(rows).to_have_count(2)
+        await seen(page, True)
         await expect(rows).to_have_count(3)
         await expect(page.get_by_role("button", name="Update the list")).to_be_hidden()
+        # From now on somebody reads it.
+        await opened(system, tenant, clients, 1)
+        await expect(page.get_by_role("button", name="Update the list")).to_be_visible()
+        await expect(rows).to_have_count(3)
+
+
+async def test_more_tabs_than_a_browser_has_connections(system: Embedded, echo_origin: int) -> None:
+    """Six to a server: one that nobody sees must hold none of them."""
+    tenant = await make_tenant(system, origin_port=echo_origin)
+    async with (
+        browser() as chromium,
+        window(chromium, system.api_url) as viewer,
+        AsyncExitStack() as clients,
+    ):
+        await viewer.sign_in_with_token(tenant.tokens["superuser"])
+        tabs = [viewer.page, *[await viewer.context.new_page() for _ in range(7)]]
+        for number, tab in enumerate(tabs):
+            tab.set_default_timeout(15_000)
+            await tab.goto(f"{system.api_url}/connections")
+            await expect(tab.get_by_text("No connections yet")).to_be_visible()
+            await expect(tab.get_by_text("Live", exact=True)).to_be_visible()
+            # All pages of a browser without a screen count as seen.
+            await seen(tab, number == len(tabs) - 1)
+        await opened(system, tenant, clients, 1)
+        first, last = tabs[0], tabs[-1]
+        await expect(last.locator("tbody tr[id^='c-0']")).to_have_count(1)
+        await expect(first.locator("tbody tr[id^='c-0']")).to_have_count(0)
+        await seen(last, False)
+        await seen(first, True)
+        await expect(first.locator("tbody tr[id^='c-0']")).to_have_count(1)
+        assert viewer.complaints == []
+
+
+async def seen(page: Page, whether: bool) -> None:
+    """Somebody turns to a tab, or away from it."""
+    await page.evaluate(
+        "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+        "document.dispatchEvent(new Event('visibilitychange')); }",
+        not whether,
+    )

@@ -8,6 +8,61 @@
   const LEFT_ALONE = new Set(["open", "title"]);
   const OFF = "off the list";
 
+  // A browser opens six connections to a server, and a stream holds one for as long as it is open:
+  // a page that nobody sees has none. What a stream tells first, when it is opened again, is all.
+  class Stream {
+    #url;
+    #source = null;
+    #listeners = [];
+    #ended = new AbortController();
+
+    constructor(url) {
+      this.#url = url;
+      const { signal } = this.#ended;
+      document.addEventListener("visibilitychange", () => this.#follow(), { signal });
+      // In a task of its own: who has made it has not said yet where to tell of errors.
+      setTimeout(() => this.#follow());
+    }
+
+    #follow() {
+      if (document.hidden) {
+        this.#source?.close();
+        this.#source = null;
+      } else if (this.#source === null && !this.#ended.signal.aborted) {
+        const source = new EventSource(this.#url);
+        this.#source = source;
+        for (const [name, listener] of this.#listeners) source.addEventListener(name, listener);
+        source.onopen = (event) => this.onopen?.(event);
+        source.onerror = (event) => {
+          // htmx makes another one in its place.
+          if (source.readyState === EventSource.CLOSED) this.close();
+          this.onerror?.(event);
+        };
+      }
+    }
+
+    get readyState() {
+      if (this.#ended.signal.aborted) return EventSource.CLOSED;
+      return this.#source?.readyState ?? EventSource.CONNECTING;
+    }
+
+    addEventListener(name, listener) {
+      this.#listeners.push([name, listener]);
+      this.#source?.addEventListener(name, listener);
+    }
+
+    removeEventListener(name, listener) {
+      this.#listeners = this.#listeners.filter((one) => one[0] !== name || one[1] !== listener);
+      this.#source?.removeEventListener(name, listener);
+    }
+
+    close() {
+      this.#ended.abort();
+      this.#source?.close();
+    }
+  }
+  htmx.createEventSource = (url) => new Stream(url);
+
   function patchAttributes(held, fresh) {
     for (const { name } of [...held.attributes]) {
       if (!fresh.hasAttribute(name) && !LEFT_ALONE.has(name)) held.removeAttribute(name);
@@ -46,6 +101,7 @@
   // until the viewer asks for the list as it is now. Where nobody looks, or nothing is there that
   // could be moved, it is put in order at once.
   let order = null;
+  let unseen = document.hidden;
   const waiting = new Map();
   const badges = new WeakMap();
 
@@ -60,8 +116,9 @@
     const wanted = new Set(order);
     for (const id of waiting.keys()) if (!wanted.has(id)) waiting.delete(id);
     const reads = [...held.keys()].some((id) => id !== "c-none");
-    if (document.hidden || !reads) settle(body);
+    if (document.hidden || unseen || !reads) settle(body);
     else offer(body, wanted);
+    unseen = document.hidden;
   }
 
   function offer(body, wanted) {
@@ -122,7 +179,9 @@
     settle(live());
   });
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden && live()) settle(live());
+    if (!document.hidden) return;
+    unseen = true;
+    if (live()) settle(live());
   });
 
   htmx.defineExtension("patched", {
