@@ -116,6 +116,26 @@ async def test_a_page_that_nobody_sees_is_up_to_date_when_it_is_seen(
         await expect(rows).to_have_count(3)
 
 
+async def test_operations_stays_where_it_was_moved_to(system: Embedded) -> None:
+    async with browser() as chromium, window(chromium, system.api_url, phone=True) as operator:
+        page = operator.page
+        await operator.sign_in_with_token(system.operator_token)
+        await operator.go("/operations")
+        table = page.get_by_role("group", name="Edges", exact=True)
+        await expect(table).to_be_visible()
+        moved = await table.evaluate(
+            "(one) => { one.scrollLeft = 60; one.focus(); return one.scrollLeft; }"
+        )
+        assert moved == 60
+        at = page.locator("p.live time")
+        before = await at.inner_text()
+        # The figures go on, also while the keyboard is in them.
+        await expect(at).not_to_have_text(before, timeout=15_000)
+        assert await table.evaluate("(one) => one.scrollLeft") == 60
+        await expect(table).to_be_focused()
+        assert operator.complaints == []
+
+
 async def test_more_tabs_than_a_browser_has_connections(system: Embedded, echo_origin: int) -> None:
     """Six to a server: one that nobody sees must hold none of them."""
     tenant = await make_tenant(system, origin_port=echo_origin)
@@ -146,7 +166,8 @@ async def test_more_tabs_than_a_browser_has_connections(system: Embedded, echo_o
 async def seen(page: Page, whether: bool) -> None:
     """Somebody turns to a tab, or away from it."""
     await page.evaluate(
-        "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+        "(hidden) => {"
+        "Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
         "document.dispatchEvent(new Event('visibilitychange')); }",
         not whether,
     )

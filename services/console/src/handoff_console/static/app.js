@@ -68,16 +68,14 @@
     }
   });
 
-  // [data-live] is asked for again and again, but not while nobody looks, nor while a field in it
-  // has the focus.
+  // [data-live] is asked for again and again, but not while nobody looks.
   document.addEventListener("htmx:beforeRequest", (event) => {
     const element = event.detail.elt;
     if (!element.matches?.("[data-live]")) return;
-    if (document.hidden || element.contains(document.activeElement)) event.preventDefault();
+    if (document.hidden) event.preventDefault();
   });
 
-  // Where it cannot be told, the figures stay and say that they stand still; the next answer puts the
-  // part as a whole in their place.
+  // Where it cannot be told, the figures stay and say that they stand still, until the next answer.
   function standStill(event) {
     const { elt } = event.detail.requestConfig;
     if (!elt.matches("[data-live]")) return;
@@ -166,7 +164,7 @@
       fold.open = true;
     }
     field.scrollIntoView({ block: "center" });
-    field.querySelector("input, select")?.focus({ preventScroll: true });
+    field.querySelector("input, select, textarea")?.focus({ preventScroll: true });
   }
   addEventListener("hashchange", unfold);
 
