@@ -153,6 +153,42 @@ async def test_a_part_that_is_refused_says_so_at_its_fields(system: Embedded) ->
         assert engineer.complaints == []
 
 
+async def test_texts_of_several_lines_stay_what_they_are(system: Embedded) -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMIIB\nAAAA\n-----END CERTIFICATE-----\n"
+    given = {"ssl_ca_cert": pem, "ssl_client_key": pem, "ssl_ciphers": "A\nB"}
+    tenant = await make_tenant(system, origin_port=9, enable=False)
+    path = f"/service/{tenant.service_id}/version/2/backend/origin"
+    async with (
+        system.api(tenant.tokens["engineer"]) as api,
+        browser() as chromium,
+        window(chromium, system.api_url) as engineer,
+    ):
+        await api.call("PUT", f"/service/{tenant.service_id}/version/1/clone")
+        await api.call("PUT", path, given)
+        page = engineer.page
+        await engineer.sign_in_with_token(tenant.tokens["engineer"])
+        form = f"/services/{tenant.service_id}/versions/2/backends/origin"
+        await engineer.go(form)
+        await page.get_by_label("Comment").fill("only this is another")
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.locator("#notices")).to_contain_text("The backend is changed")
+        saved = await api.call("GET", path)
+        assert saved["comment"] == "only this is another"
+        assert {name: saved[name] for name in given} == given
+
+        # A link to such a field leads into it.
+        await engineer.go(f"{form}#field-ssl_ca_cert")
+        box = page.get_by_label("ssl_ca_cert")
+        await expect(box).to_be_focused()
+        assert await engineer.violations() == []
+        await box.fill(pem.replace("AAAA", "BBBB"))
+        await page.get_by_role("button", name="Save").click()
+        await expect(page.locator("#notices")).to_contain_text("The backend is changed")
+        saved = await api.call("GET", path)
+        assert saved["ssl_ca_cert"] == pem.replace("AAAA", "BBBB").strip()
+        assert saved["ssl_client_key"] == pem and engineer.complaints == []
+
+
 async def test_a_range_that_cannot_be_is_mended_where_it_was_typed(system: Embedded) -> None:
     tenant = await make_tenant(system, origin_port=9)
     async with browser() as chromium, window(chromium, system.api_url) as user:

@@ -11,7 +11,15 @@ from handoff_client.services import VersionDetail
 from handoff_console.context import Refused
 from handoff_console.differences import Change, FieldChange, differences
 from handoff_console.pages.websockets import connections_of, repair_of
-from handoff_console.part_forms import BACKEND, BACKEND_OTHERS, RULE, NotANumber, values
+from handoff_console.part_forms import (
+    BACKEND,
+    BACKEND_OTHERS,
+    RULE,
+    NotANumber,
+    typed_text,
+    untouched,
+    values,
+)
 
 WHEN = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -47,8 +55,18 @@ def test_every_setting_of_a_backend_has_a_field() -> None:
     assert len(names) == len(set(names))
     kinds = {field.name: field.kind for field in BACKEND_OTHERS}
     assert kinds["max_conn"] == "number" and kinds["ssl_check_cert"] == "choice"
-    assert kinds["shield"] == "text"
+    assert kinds["shield"] == "text" and kinds["ssl_client_key"] == "lines"
     assert {field.name for field in RULE} >= {"backend", "priority", "path_prefix"}
+
+
+def test_a_text_that_nobody_has_changed_stays_to_the_last_line_end() -> None:
+    held = {"ssl_ca_cert": "-----BEGIN\r\nabc\n-----END\n", "comment": " old ", "port": 80}
+    sent = typed_text("-----BEGIN\r\nabc\r\n-----END\r\n")
+    assert sent == "-----BEGIN\nabc\n-----END"
+    given = {"ssl_ca_cert": sent, "comment": "new", "port": 443, "shield": None}
+    assert untouched(given, held) == given | {"ssl_ca_cert": held["ssl_ca_cert"]}
+    assert untouched({"ssl_ca_cert": "-----BEGIN"}, held) == {"ssl_ca_cert": "-----BEGIN"}
+    assert untouched(given, {}) == given
 
 
 def version(number: int, **parts: list[dict[str, Any]]) -> VersionDetail:

@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 
 from handoff_client import backends, websocket_rules
 
-Kind = Literal["text", "number", "flag", "choice"]
-"""choice: yes, no, or nothing said: its default."""
+Kind = Literal["text", "lines", "number", "flag", "choice"]
+"""lines: a text of several, as PEM has them. choice: yes, no, or nothing said: its default."""
 
 
 class Field(NamedTuple):
@@ -63,12 +63,15 @@ DOMAIN = (
 )
 
 
+_PEM = frozenset({"ssl_ca_cert", "ssl_client_cert", "ssl_client_key", "client_cert"})
+
+
 def _others() -> tuple[Field, ...]:
     main = {field.name for field in BACKEND} | {"hostname", "ipv4", "ipv6"}
     fields = []
     for name, kind in get_type_hints(backends.Settings).items():
         if name not in main:
-            fields.append(Field(name, name, _kind(kind)))
+            fields.append(Field(name, name, "lines" if name in _PEM else _kind(kind)))
     return tuple(fields)
 
 
@@ -106,6 +109,25 @@ def values(fields: tuple[Field, ...], typed: Callable[[str], str | None]) -> dic
         else:
             found[field.name] = text
     return found
+
+
+def typed_text(sent: str) -> str:
+    """What was typed, of what a browser sends: its line ends are CR LF, and spaces at the ends are
+    slips."""
+    return sent.replace("\r\n", "\n").replace("\r", "\n").strip()
+
+
+def untouched(given: Mapping[str, Any], held: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be saved; a text that nobody has changed is the held one, to the last line end,
+    where the form's text is another only by how forms are sent."""
+    return {
+        name: held[name]
+        if isinstance(value, str)
+        and isinstance(before := held.get(name), str)
+        and typed_text(before) == value
+        else value
+        for name, value in given.items()
+    }
 
 
 def _number(field: Field, text: str) -> int:

@@ -23,6 +23,8 @@ from handoff_console.part_forms import (
     NotANumber,
     mark_of,
     shown,
+    typed_text,
+    untouched,
     values,
 )
 
@@ -113,13 +115,14 @@ async def _save(visit: Visit, name: str | None) -> Response:
     fields = kind.fields + kind.others
     typed = {field.name: _typed(visit, field.name) for field in fields}
     seen = visit.field("seen")
+    held = {} if name is None else shown(fields, _part(service, kind, name))
     if name is not None and seen:
         # A part has no ETag at the API: what stood in the form when it was opened is its mark.
-        now = mark_of(shown(fields, _part(service, kind, name)))
+        now = mark_of(held)
         if now != seen:
             return _form(visit, service, kind, name, typed, {"": CHANGED}, status=412, seen=now)
     try:
-        given = values(fields, lambda field: _typed(visit, field))
+        given = untouched(values(fields, lambda field: _typed(visit, field)), held)
         if name is None:
             await visit.api.run(kind.create(service_id, number, given))
         else:
@@ -148,7 +151,7 @@ async def delete_director(visit: Visit) -> Response:
 
 def _typed(visit: Visit, name: str) -> str | None:
     value = visit.form.get(name)
-    return None if value is None else value.strip()
+    return None if value is None else typed_text(value)
 
 
 def _home(service: ServiceDetail) -> str:
