@@ -1,13 +1,43 @@
 """The console over the whole embedded system, as a browser without scripts would use it."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
+from handoff_common.clock import SystemClock
+from handoff_console.settings import ConsoleSettings
+from handoff_console.wiring import build
 from support.embedded import Embedded
+
+_TOKEN = {
+    "id": "t",
+    "user_id": "u",
+    "customer_id": "c",
+    "name": "test",
+    "scope": "global",
+    "created_at": "2026-11-01T00:00:00Z",
+}
+_USER = {
+    "id": "u",
+    "login": "anna@example.com",
+    "name": "Anna",
+    "role": "superuser",
+    "customer_id": "c",
+    "created_at": "2026-11-01T00:00:00Z",
+    "updated_at": "2026-11-01T00:00:00Z",
+}
+_CUSTOMER = {
+    "id": "c",
+    "name": "Example",
+    "account_type": "paid",
+    "created_at": "2026-11-01T00:00:00Z",
+    "updated_at": "2026-11-01T00:00:00Z",
+}
+_KNOWN = {"/tokens/self": _TOKEN, "/current_user": _USER, "/current_customer": _CUSTOMER}
 
 
 @dataclass
@@ -49,3 +79,33 @@ async def visitor(system: Embedded) -> AsyncIterator[Visitor]:
         headers={"Accept": "text/html"},
     ) as http:
         yield Visitor(http)
+
+
+@asynccontextmanager
+async def lone_console(
+    data: Path, answer: Callable[[httpx.Request], httpx.Response]
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A console whose APIs answer what a test says; a superuser has signed in."""
+
+    def api(request: httpx.Request) -> httpx.Response:
+        known = _KNOWN.get(request.url.path)
+        return answer(request) if known is None else httpx.Response(200, json=known)
+
+    console = build(
+        ConsoleSettings(data_dir=data),
+        api_url="http://api.example",
+        clock=SystemClock(),
+        transport=httpx.MockTransport(api),
+    )
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(console.app),
+        base_url="http://console.example",
+        headers={"Accept": "text/html"},
+    ) as http:
+        form = await http.get("/sign-in")
+        found = re.search(r'name="csrf" value="([^"]+)"', form.text)
+        assert found is not None
+        signed_in = await http.post("/sign-in", data={"csrf": found[1], "token": "t" * 32})
+        assert signed_in.status_code == 303
+        yield http
+    await console.on_stop()

@@ -1,12 +1,10 @@
 """The usage page: the APIs' numbers as tables, charts and CSV."""
 
 import csv
-import gzip
 import html
 import io
 import json
 import re
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from websockets.asyncio.client import connect
@@ -100,13 +98,3 @@ async def test_nothing_yet_and_ranges_that_cannot_be(system: Embedded, tenant: T
             assert answer.status_code == 400 and "range cannot be shown" in answer.text
         assert (await someone.get("/usage?service_id=nobodys")).status_code == 404
         assert (await someone.get("/usage.csv")).headers["content-type"].startswith("text/csv")
-
-
-async def test_the_longest_page_is_small_on_the_wire(system: Embedded) -> None:
-    tenant = await used(system)
-    async with visitor(system) as someone:
-        await someone.sign_in(tenant.tokens["user"])
-        since = (datetime.now(UTC) - timedelta(days=30, hours=12)).strftime("%Y-%m-%dT%H:00")
-        answer = await someone.get(f"/usage?by=hour&from={since}")
-        assert answer.status_code == 200
-        assert len(gzip.compress(answer.content)) < 100 * 1024

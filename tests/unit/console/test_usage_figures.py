@@ -9,7 +9,7 @@ from handoff_client.metering import ConcurrencyRow
 from handoff_client.usage import Row
 from handoff_console.connection_view import flows_of
 from handoff_console.periods import Range
-from handoff_console.usage_figures import bytes_chart, csv, figures_of, minutes_chart
+from handoff_console.usage_figures import bytes_chart, csv, figures_of, minutes_chart, rounded
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 3, 12, tzinfo=UTC)
@@ -54,6 +54,15 @@ def test_periods_without_usage_are_zero_and_bandwidth_is_what_the_edge_sent() ->
     assert minutes_chart(figures)["series"][0]["values"] == [7.0, 0.0, 1.0]
     billed = [flow.total for flow in flows_of(rows[0]) if flow.billed]
     assert sum(billed) == 20
+
+
+def test_a_chart_draws_four_digits() -> None:
+    counts = (0, 7, 9_999, 10_004, 123_456, 999_950_000, 123_456_789_012)
+    drawn = [0, 7, 9_999, 10_000, 123_500, 1_000_000_000, 123_500_000_000]
+    assert [rounded(count) for count in counts] == drawn
+    rows = [row(0, "usa", 5, 123_456)]
+    chart = bytes_chart(figures_of(DAYS, rows, None, NOW))
+    assert chart["series"][0]["values"] == [246_900, 0, 0]
 
 
 def test_months_are_made_of_days_weighed_by_their_lengths() -> None:

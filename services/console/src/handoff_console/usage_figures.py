@@ -132,11 +132,22 @@ def chart(range_: Range, series: Sequence[tuple[str, str, Sequence[int | Decimal
             {
                 "label": label,
                 "kind": kind,
-                "values": [None if value is None else float(value) for value in values],
+                "values": [None if value is None else _drawn(value) for value in values],
             }
             for label, kind, values in series
         ],
     }
+
+
+def _drawn(value: int | Decimal) -> int | float:
+    """As short as it can be written: a page may have thousands."""
+    return int(value) if value == int(value) else float(value)
+
+
+def rounded(count: int) -> int:
+    """To four digits that mean something: more cannot be seen in a chart, and take longer to
+    load."""
+    return round(count, min(0, 4 - len(str(abs(count)))))
 
 
 def minutes_chart(figures: Figures) -> Any:
@@ -154,17 +165,19 @@ def open_chart(figures: Figures) -> Any:
 
 
 def bytes_chart(figures: Figures) -> Any:
-    """One series per region; where there are too many, the smaller ones together."""
+    """One series per region, in figures that are rounded; where there are too many, the smaller
+    ones together."""
     shown, rest = figures.regions, figures.regions[:0]
     if len(shown) > MOST_SERIES:
         shown, rest = shown[: MOST_SERIES - 1], shown[MOST_SERIES - 1 :]
     kind = "bars" if len(shown) == 1 else "line"
     series: list[tuple[str, str, list[int | Decimal | None]]] = [
-        (region, kind, [one.bytes.get(region, 0) for one in figures.periods]) for region in shown
+        (region, kind, [rounded(one.bytes.get(region, 0)) for one in figures.periods])
+        for region in shown
     ]
     if rest:
         together: list[int | Decimal | None] = [
-            sum(one.bytes.get(region, 0) for region in rest) for one in figures.periods
+            rounded(sum(one.bytes.get(region, 0) for region in rest)) for one in figures.periods
         ]
         series.append((f"{len(rest)} others", kind, together))
     return chart(figures.range, series) | {"unit": "B"}

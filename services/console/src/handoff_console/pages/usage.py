@@ -12,7 +12,7 @@ from handoff_client.metering import ConcurrencyRow
 from handoff_common.access import Permission
 from handoff_console import usage_figures
 from handoff_console.context import Refused, Visit, page
-from handoff_console.filters import BadFilter, field, written
+from handoff_console.filters import BadFilter, Filters, field, written
 from handoff_console.live import service_names
 from handoff_console.periods import Range, after, label, range_of, years
 from handoff_console.usage_figures import Figures
@@ -25,6 +25,8 @@ TROUBLES = {
     "choose a shorter time.",
 }
 """Why connections open at once cannot be told, by the API's code."""
+MOST_LISTED = 96
+"""Periods of a table: four days of hours. A page of all that a chart has would be long to load."""
 
 
 class Looked(NamedTuple):
@@ -57,6 +59,8 @@ async def shown(visit: Visit) -> Response:
     }
     if looked.service_id is not None:
         query["service_id"] = looked.service_id
+    listed = figures.periods[-MOST_LISTED:]
+    cut = len(listed) < len(figures.periods)
     return visit.render(
         "usage.html",
         looked=looked,
@@ -67,12 +71,15 @@ async def shown(visit: Visit) -> Response:
         range=range_,
         figures=figures,
         query=query,
+        listed=listed,
+        earlier=query | {"to": written(listed[0].start)} if cut else None,
         label=lambda at: label(at, range_.by),
-        end_of=lambda at: after(at, range_.by),
+        connections_of=lambda at: Filters(
+            service_id=looked.service_id, from_=at, to=after(at, range_.by)
+        ).query(),
         from_field=field(range_.from_),
         to_field=field(range_.to),
         services=_options(looked.names),
-        written=written,
         charts={
             "minutes": usage_figures.minutes_chart(figures),
             "open": usage_figures.open_chart(figures),
