@@ -110,12 +110,15 @@ async def window(
     *,
     scheme: Literal["light", "dark"] = "light",
     phone: bool = False,
+    timezone: str | None = None,
 ) -> AsyncIterator[Window]:
     context = await on.new_context(
         color_scheme=scheme,
         viewport=PHONE if phone else DESK,  # type: ignore[arg-type]
+        has_touch=phone,
         reduced_motion="reduce",
         locale="en-GB",
+        timezone_id=timezone,
     )
     try:
         yield Window(context, await context.new_page(), address)

@@ -93,7 +93,8 @@ async def shown(visit: Visit) -> Response:
         names=names,
         lines=lines,
         total=sum(line.refused for line in lines),
-        periods=list(zip((label(at, by) for at in periods), values, strict=True)),
+        periods=list(zip(periods, values, strict=True)),
+        label=label,
         chart=chart(range_, [("Refused", "bars", values)]),
         by=by,
     )

@@ -1,18 +1,84 @@
-// What pages need beyond htmx: the viewer's own time on hover, charts, and a question before what
+// What pages need beyond htmx: the viewer's own time in tips, charts, and a question before what
 // cannot be taken back. Without it every page still works.
 "use strict";
 
 (() => {
+  // A time says the viewer's own in its tip: under the pointer, at a tap, and for the keyboard. What
+  // takes the focus in a row of a table says the times of that row; where nothing does, and beside
+  // tables, a time takes the focus itself. Pages may hold hundreds of rows.
   const local = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "long" });
+  const TIME = "time[datetime]";
+  const ACTS = "a, button, summary";
+  const tip = document.createElement("div");
+  tip.id = "tip";
+  tip.className = "tip";
+  tip.hidden = true;
+  tip.setAttribute("role", "tooltip");
+  let told = [];
+  let described = null;
 
-  function explainTime(event) {
-    const element = event.target.closest?.("time[datetime]");
-    if (element && !element.title) {
-      element.title = local.format(new Date(element.dateTime));
+  function placeTip() {
+    if (tip.hidden) return;
+    if (!told.every((time) => time.isConnected)) return closeTip();
+    tip.textContent = told.map((time) => local.format(new Date(time.dateTime))).join("\n");
+    const at = told[0].getBoundingClientRect();
+    const { width, height } = tip.getBoundingClientRect();
+    const below = at.bottom + 4 + height <= innerHeight;
+    tip.style.left = `${Math.max(4, Math.min(at.left, document.documentElement.clientWidth - width - 4))}px`;
+    tip.style.top = `${below ? at.bottom + 4 : at.top - height - 4}px`;
+  }
+
+  function openTip(times, by) {
+    closeTip();
+    told = times;
+    described = by;
+    tip.hidden = false;
+    described.setAttribute("aria-describedby", tip.id);
+    placeTip();
+  }
+
+  function closeTip() {
+    tip.hidden = true;
+    if (described?.getAttribute("aria-describedby") === tip.id) {
+      described.removeAttribute("aria-describedby");
+    }
+    described = null;
+  }
+
+  function tipUnderPointer(event) {
+    if (described?.matches(":focus-visible") || tip.contains(event.target)) return;
+    const time = event.target.closest?.(TIME) ?? null;
+    if (time === described) return;
+    if (time) openTip([time], time);
+    else closeTip();
+  }
+  document.addEventListener("mouseover", tipUnderPointer);
+  document.addEventListener("pointerdown", tipUnderPointer);
+  document.addEventListener("focusin", ({ target }) => {
+    if (!target.matches(":focus-visible")) return;
+    const acts = target.closest(ACTS);
+    const inside = target.closest(TIME) ?? acts?.querySelector(TIME);
+    const times = inside ? [inside] : [...(acts?.closest("tr")?.querySelectorAll(TIME) ?? [])];
+    const seen = times.filter((time) => time.checkVisibility());
+    if (seen.length) openTip(seen, target);
+  });
+  document.addEventListener("focusout", ({ target }) => {
+    if (target === described) closeTip();
+  });
+  addEventListener("scroll", placeTip, true);
+
+  function reachTimes() {
+    for (const time of document.querySelectorAll(`${TIME}:not([tabindex])`)) {
+      if (!time.closest("a") && !time.closest("tr")?.querySelector(ACTS)) time.tabIndex = 0;
     }
   }
-  document.addEventListener("mouseover", explainTime);
-  document.addEventListener("focusin", explainTime);
+  for (const name of ["DOMContentLoaded", "htmx:afterSwap", "htmx:sseMessage"]) {
+    document.addEventListener(name, () => {
+      reachTimes();
+      placeTip();
+    });
+  }
+  document.addEventListener("DOMContentLoaded", () => document.body.append(tip));
 
   // <form data-confirm="Really?">: asked first, in a dialog of our own.
   document.addEventListener(
@@ -62,10 +128,18 @@
     if (event.target.matches?.("[data-submits]")) event.target.form.requestSubmit();
   });
 
+  const openMenus = () => document.querySelectorAll("details.menu[open]");
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
-      for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
+    if (event.key !== "Escape") return;
+    closeTip();
+    for (const menu of openMenus()) {
+      // What had the focus is not seen any more.
+      if (menu.contains(document.activeElement)) menu.querySelector("summary").focus();
+      menu.open = false;
     }
+  });
+  document.addEventListener("click", (event) => {
+    for (const menu of openMenus()) if (!menu.contains(event.target)) menu.open = false;
   });
 
   // [data-live] is asked for again and again, but not while nobody looks.
@@ -142,7 +216,10 @@
             width: one.kind === "bars" ? 0 : 2,
             paths: one.kind === "bars" ? bars : undefined,
             points: { show: given.x.length < 3 },
-            value: (_, value) => (value == null ? "–" : value.toLocaleString("en")),
+            value: (_, value) => {
+              if (value == null) return "–";
+              return given.unit === "B" ? size(value) : value.toLocaleString("en");
+            },
           })),
         ],
       },

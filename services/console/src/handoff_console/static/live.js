@@ -5,7 +5,7 @@
 
 (() => {
   // What the viewer or app.js has set, and the server knows nothing of.
-  const LEFT_ALONE = new Set(["open", "title"]);
+  const LEFT_ALONE = new Set(["open", "tabindex", "aria-describedby"]);
   const OFF = "off the list";
 
   // A browser opens six connections to a server, and a stream holds one for as long as it is open:
@@ -68,10 +68,7 @@
       if (!fresh.hasAttribute(name) && !LEFT_ALONE.has(name)) held.removeAttribute(name);
     }
     for (const { name, value } of fresh.attributes) {
-      if (held.getAttribute(name) === value) continue;
-      held.setAttribute(name, value);
-      // app.js writes the viewer's own time there, once.
-      if (name === "datetime") held.removeAttribute("title");
+      if (held.getAttribute(name) !== value) held.setAttribute(name, value);
     }
   }
 
