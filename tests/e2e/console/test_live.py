@@ -2,9 +2,11 @@
 the page, the browser sees the close code, and the invoice's line leads to it."""
 
 import re
+import time
 
 import pytest
 from playwright.async_api import Page, expect
+from websockets.asyncio.client import connect
 
 from support.browser import Window, browser, window
 from support.embedded import Embedded, Tenant, make_tenant
@@ -66,6 +68,31 @@ async def test_a_browsers_websocket_from_its_opening_to_the_invoice(
         await expect(page.locator("main")).to_contain_text("1008")
         address = page.url.partition("?")[0]
         await the_invoice_leads_to(viewer, tenant, address)
+        assert viewer.complaints == []
+
+
+async def test_what_no_edge_ends_can_be_ended_again(system: Embedded, echo_origin: int) -> None:
+    tenant = await make_tenant(system, origin_port=echo_origin)
+    async with (
+        browser() as chromium,
+        window(chromium, system.api_url) as viewer,
+        connect(f"ws://{tenant.domain}/", host="127.0.0.1", port=system.edge_port, proxy=None),
+    ):
+        page = viewer.page
+        await viewer.sign_in_with_token(tenant.tokens["superuser"])
+        await viewer.go("/connections")
+        address = await page.locator("tbody tr[id^='c-0'] a").first.get_attribute("href")
+        button = page.get_by_role("button", name="End this connection")
+        heading = page.get_by_role("heading", level=1)
+        # As if it had been asked for, by an edge that does not hear of it.
+        await viewer.go(f"{address}?ending={int(time.time()) - 9}")
+        await expect(heading).to_contain_text("ending…")
+        await expect(button).to_be_hidden()
+        await expect(heading).to_contain_text("still open", timeout=15_000)
+        await button.click()
+        await viewer.agree()
+        await expect(heading).to_contain_text("closed", timeout=15_000)
+        await expect(button).to_be_hidden()
         assert viewer.complaints == []
 
 

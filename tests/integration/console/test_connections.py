@@ -4,6 +4,7 @@ browser gets them."""
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -172,11 +173,13 @@ async def test_one_connection_from_its_acceptance_to_its_end(
     [one] = await listed(engineer, "/connections", 1)
     page = (await engineer.get(f"/connections/{one}")).text
     assert "Accepted" in page and "End this connection" in page and tenant.domain in page
-    async with listening(engineer.http, f"/connections/{one}/stream?ending=1") as heard:
+    asked_at = int(time.time())
+    async with listening(engineer.http, f"/connections/{one}/stream?ending={asked_at}") as heard:
         await heard.until("state", "ending…")
         answer = await engineer.post(f"/connections/{one}/end", reason="maintenance")
-        assert answer.headers["location"] == f"/connections/{one}?ending=1"
-        page = (await engineer.get(f"/connections/{one}?ending=1")).text
+        path, _, ending = answer.headers["location"].partition("?ending=")
+        assert path == f"/connections/{one}" and asked_at <= int(ending) < asked_at + 15
+        page = (await engineer.get(answer.headers["location"])).text
         assert "The edges were asked to end it." in page
         with pytest.raises(ConnectionClosed) as caught:
             await asyncio.wait_for(socket.recv(), 20)

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from handoff_client import AsyncClient, connections
 from handoff_client.connections import Connection, ConnectionDetail, Counters, Event
@@ -16,18 +16,31 @@ from handoff_console.live import CALL_SECONDS, SELDOM_SECONDS, Kept, rates_now, 
 
 FIRST, LAST = 3, 20
 """Events that are shown of a long life."""
+PATIENCE_SECONDS = 15
+"""Edges end a connection within a second or two of being asked."""
 _PAGE = 1_000
 _TEMPLATE = "connection_live.html"
 
 
 class One(NamedTuple):
-    """Which connection, of whom, and whether money is shown. ending: whether somebody has just
-    asked the edges to end it."""
+    """Which connection, of whom, and whether money is shown. ending: when its viewer has asked the
+    edges to end it, in seconds since the epoch."""
 
     customer_id: str
     connection_id: str
     with_cost: bool
-    ending: bool
+    ending: int | None
+
+
+Ending = Literal["", "ending", "still open"]
+
+
+def ending(asked_at: int | None, now_ms: int) -> Ending:
+    """How far the end that was asked for has come, of a connection that is open. No edge may be
+    there that could end it; then it can be asked for again."""
+    if asked_at is None:
+        return ""
+    return "ending" if now_ms - asked_at * 1_000 < PATIENCE_SECONDS * 1_000 else "still open"
 
 
 class Flow(NamedTuple):
@@ -134,7 +147,7 @@ class ConnectionSource:
         name = names.get(found.service_id, found.service_id)
         return View(
             {
-                "state": self._html("state", found, self._asked.ending),
+                "state": self._html("state", found, self._ending()),
                 "figures": self._html("figures", found, *self._money(cost, rates)),
                 "facts": self._html("facts", found, name),
                 "bytes": self._html("flows", flows_of(found)),
@@ -146,6 +159,9 @@ class ConnectionSource:
 
     def away(self) -> View:
         return View({"status": self._html("away")})
+
+    def _ending(self) -> Ending:
+        return ending(self._asked.ending, self._clock.now_ms())
 
     def _money(self, cost: Decimal | None, rates: Rates | None) -> tuple[bool, Decimal | None, str]:
         return self._asked.with_cost, cost, "" if rates is None else rates.currency

@@ -93,7 +93,8 @@ async def end(visit: Visit) -> Response:
         return visit.go(path, flash="It had ended already.")
     except Invalid as error:
         raise Refused(422, "Not ended", error.detail or error.title) from None
-    return visit.go(f"{path}?ending=1", flash="The edges were asked to end it.")
+    at = visit.console.clock.now_ms() // 1_000
+    return visit.go(f"{path}?ending={at}", flash="The edges were asked to end it.")
 
 
 async def _live(visit: Visit, topic: Topic) -> Response:
@@ -131,8 +132,13 @@ def _one(visit: Visit) -> One:
         visit.customer_id,
         visit.request.path_params["connection_id"],
         visit.viewer.can(Permission.READ_BILLING),
-        visit.request.query_params.get("ending") == "1",
+        _instant(visit.request.query_params.get("ending", "")),
     )
+
+
+def _instant(text: str) -> int | None:
+    """Seconds since the epoch; None for what is no such number."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else None
 
 
 def _options(found: Iterable[tuple[str, str]], held: str | None) -> list[tuple[str, str]]:
