@@ -84,10 +84,14 @@ class Window:
         """To the question of the dialog that is open."""
         await self.page.locator("dialog#confirm").get_by_role("button", name="Continue").click()
 
-    async def violations(self) -> list[str]:
-        """What axe finds of serious and critical things, a line each."""
-        await self.page.evaluate(AXE.read_text())
-        found = await self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    async def violations(self, *rules: str) -> list[str]:
+        """What axe finds of serious and critical things, a line each; by all rules or by some."""
+        if not await self.page.evaluate("'axe' in window"):
+            await self.page.evaluate(AXE.read_text())
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        if rules:
+            options["runOnly"] = rules
+        found = await self.page.evaluate("(options) => axe.run(document, options)", options)
         return [
             f"{one['id']}: {node['target']} {node['failureSummary']}"
             for one in found["violations"]
