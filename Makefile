@@ -84,9 +84,9 @@ lock: $(DEV_STAMP) ## pin and hash requirements.in and requirements-dev.in
 vendor: ## take the web interface's files of others from npm, as services/console/vendor pins them
 	@cd services/console/vendor && npm ci --ignore-scripts --silent && $(CURDIR)/$(BIN)/python take.py && rm -rf node_modules
 
-screenshots: $(DEV_STAMP) ## pictures of each page of the web interface into docs/console
+screenshots: $(DEV_STAMP) ## pictures of each page of the web interface into docs/console; n="NAME...": only of some
 	@tests/support/install.sh $(BIN)/python
-	@PYTHONPATH=tests $(BIN)/python -m support.screenshots docs/console
+	@PYTHONPATH=tests $(BIN)/python -m support.screenshots docs/console $(n)
 
 up: ## the whole system in containers, on Kafka and Postgres: build, start, wait until all is healthy
 	@docker compose build --quiet

@@ -1,10 +1,10 @@
 """Pictures of every page of the web interface, in light, dark and at phone width, over the demo's
 own system; for docs/console, and to be looked at.
 
-    python -m support.screenshots FOLDER
+    python -m support.screenshots FOLDER [NAME...]
 
-Names on the way what axe finds, what the browser complains of, and pages wider than their window;
-exit 1 where there is any.
+NAME: of a picture, as `websockets`; all of them where none is given. Names on the way what axe
+finds, what the browser complains of, and pages wider than their window; exit 1 where there is any.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from handoff_standalone.rest import Api
@@ -22,7 +23,7 @@ READY_SECONDS = 120.0
 LOOKS = (("light", False), ("dark", False), ("light", True))
 
 
-async def main(folder: Path) -> int:
+async def main(folder: Path, names: Collection[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="handoff-pictures-") as name:
         demo = Process(
@@ -44,12 +45,14 @@ async def main(folder: Path) -> int:
                 )
             ]
             address, password, operator = (one[1] for one in found if one is not None)
-            return await pictures(address, password, operator, folder)
+            return await pictures(address, password, operator, folder, names)
         finally:
             await demo.stop()
 
 
-async def pictures(address: str, password: str, operator: str, folder: Path) -> int:
+async def pictures(
+    address: str, password: str, operator: str, folder: Path, names: Collection[str]
+) -> int:
     async with Api(address, operator) as api:
         [customer] = (await api.call("GET", "/v1/customers"))["data"]
         [service] = await api.call("GET", "/service")
@@ -63,8 +66,10 @@ async def pictures(address: str, password: str, operator: str, folder: Path) -> 
         ]
         final = next(one["invoice_id"] for one in invoices if one["status"] == "final")
         book = (await api.call("GET", "/v1/price-books"))["data"][0]
+        newcomer = await beginner(api)
     async with Api(address, token["access_token"]) as api:
         draft = await demonstration(api, service["id"])
+        ready, hindered = await not_switched(api)
         query = {"state": "open", "limit": "1"}
         [connection] = (await api.call("GET", "/v1/connections", query=query))["data"]
     base = f"/services/{service['id']}"
@@ -72,6 +77,9 @@ async def pictures(address: str, password: str, operator: str, folder: Path) -> 
         "services": "/services",
         "service": base,
         "websockets": f"{base}/websockets",
+        "websockets-confirmation": f"/services/{ready}/websockets",
+        "websockets-violations": f"/services/{hindered}/websockets",
+        "websockets-question": f"{base}/websockets",
         "version": f"{base}/versions/{draft}",
         "backend": f"{base}/versions/{draft}/backends/chat",
         "tester": f"{base}/tester?url=wss://chat.example.com/rooms/lobby&version={draft}",
@@ -84,6 +92,7 @@ async def pictures(address: str, password: str, operator: str, folder: Path) -> 
         "invoices": "/invoices",
         "invoice": f"/invoices/{final}",
         "invoice-line": f"/invoices/{final}/lines/1",
+        "verification": f"/invoices/{final}/verification",
         "users": "/users",
         "account": "/account",
     }
@@ -95,24 +104,61 @@ async def pictures(address: str, password: str, operator: str, folder: Path) -> 
         "price-books": "/price-books",
         "price-book": f"/price-books/{book['price_book_id']}/versions/{book['version']}",
     }
+    beginners = {"empty": "/services"}
+
+    def asked(pages: dict[str, str]) -> dict[str, str]:
+        return {name: path for name, path in pages.items() if not names or name in names}
+
     faults = 0
     async with browser() as chromium:
         for scheme, phone in LOOKS:
             look = "phone" if phone else scheme
             async with window(chromium, address, scheme=scheme, phone=phone) as one:  # type: ignore[arg-type]
                 await one.go("/sign-in")
-                faults += await picture(one, folder / f"sign-in-{look}.png")
+                if not names or "sign-in" in names:
+                    faults += await picture(one, folder / f"sign-in-{look}.png")
                 await one.sign_in("superuser@example.com", password)
-                faults += await each(one, own, folder, look)
-                await one.context.clear_cookies()
-                await one.sign_in_with_token(operator)
-                faults += await each(one, operators, folder, look)
+                faults += await each(one, asked(own), folder, look)
+                for bearer, pages in ((operator, operators), (newcomer, beginners)):
+                    await one.context.clear_cookies()
+                    await one.sign_in_with_token(bearer)
+                    faults += await each(one, asked(pages), folder, look)
     return 1 if faults else 0
 
 
 async def superuser(api: Api, customer_id: str) -> str:
     users = await api.pages(f"/v1/customers/{customer_id}/users")
     return next(str(one["id"]) for one in users if one["role"] == "superuser")
+
+
+async def beginner(api: Api) -> str:
+    """The token of a customer that has nothing yet."""
+    body = {"name": "Northwind", "account_type": "paid", "billing_email": "b@northwind.example"}
+    customer = await api.call("POST", "/v1/customers", body)
+    user = await api.call(
+        "POST",
+        f"/v1/customers/{customer['id']}/users",
+        {"login": "superuser@northwind.example", "name": "Sam", "role": "superuser"},
+    )
+    made = await api.call("POST", f"/v1/users/{user['id']}/tokens", {"name": "pictures"})
+    return str(made["access_token"])
+
+
+async def not_switched(api: Api) -> tuple[str, str]:
+    """Two services without WebSockets: one that could have it, and one with settings against it."""
+    found = []
+    for name, settings in (
+        ("status.example.com", {}),
+        ("games.example.com", {"max_conn": 300, "shield": "amsterdam-nl"}),
+    ):
+        service = (await api.call("POST", "/service", {"name": name, "type": "vcl"}))["id"]
+        version = f"/service/{service}/version/1"
+        await api.call("POST", f"{version}/domain", {"name": name})
+        backend = {"name": "origin", "address": "198.51.100.9", "port": 9000}
+        await api.call("POST", f"{version}/backend", backend | settings)
+        await api.call("PUT", f"{version}/activate")
+        found.append(str(service))
+    return found[0], found[1]
 
 
 async def demonstration(api: Api, service_id: str) -> int:
@@ -142,6 +188,9 @@ async def each(one: Window, pages: dict[str, str], folder: Path, look: str) -> i
         if status != 200:
             print(f"{path}: {status}")
             faults += 1
+        if name == "websockets-question":
+            await one.page.get_by_text("Switch it off").click()
+            await one.page.get_by_role("button", name="Switch WebSockets off").click()
         faults += await picture(one, folder / f"{name}-{look}.png")
     return faults
 
@@ -153,6 +202,9 @@ async def picture(one: Window, path: Path) -> int:
     size = one.page.viewport_size
     assert size is not None
     height = await one.page.evaluate("document.documentElement.scrollHeight")
+    if await one.page.locator("dialog[open]").count():
+        # What lies behind it is dark as far as the window goes.
+        height = size["height"]
     # A long table says no more by being longer.
     clip = {"x": 0, "y": 0, "width": size["width"], "height": min(height, 2_000)}
     await one.page.screenshot(path=path, full_page=True, clip=clip)  # type: ignore[arg-type]
@@ -168,4 +220,4 @@ async def picture(one: Window, path: Path) -> int:
 if __name__ == "__main__":
     # Names of hosts and people are the demo's; a picture shows nothing of this machine.
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    sys.exit(asyncio.run(main(Path(sys.argv[1]))))
+    sys.exit(asyncio.run(main(Path(sys.argv[1]), sys.argv[2:])))

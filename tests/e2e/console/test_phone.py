@@ -30,6 +30,15 @@ async def test_figures_are_in_sight_on_a_phone(system: Embedded) -> None:
         await superuser.go(f"/services/{tenant.service_id}/history")
         await in_sight(page.get_by_role("link", name="History"))
         await in_sight(page.get_by_text("product enabled"))
+        against = await make_tenant(
+            system, origin_port=9, enable=False, backend={"shield": "amsterdam-nl"}
+        )
         await superuser.go("/users")
         await in_sight(page.get_by_role("columnheader", name="Role"))
+        assert not await superuser.overflows()
+        await superuser.context.clear_cookies()
+        await superuser.sign_in_with_token(against.tokens["superuser"])
+        await superuser.go(f"/services/{against.service_id}/websockets")
+        await in_sight(page.get_by_text("shield: amsterdam-nl"))
+        await in_sight(page.get_by_role("button", name="Mend in a new draft"))
         assert not await superuser.overflows()
