@@ -8,12 +8,12 @@ from pathlib import Path
 
 import httpx
 
-from handoff_common.clock import SystemClock
+from handoff_common.clock import Clock, SystemClock
 from handoff_console.settings import ConsoleSettings
 from handoff_console.wiring import build
 from support.embedded import Embedded
 
-_TOKEN = {
+API_TOKEN = {
     "id": "t",
     "user_id": "u",
     "customer_id": "c",
@@ -37,7 +37,7 @@ _CUSTOMER = {
     "created_at": "2026-11-01T00:00:00Z",
     "updated_at": "2026-11-01T00:00:00Z",
 }
-_KNOWN = {"/tokens/self": _TOKEN, "/current_user": _USER, "/current_customer": _CUSTOMER}
+_KNOWN = {"/tokens/self": API_TOKEN, "/current_user": _USER, "/current_customer": _CUSTOMER}
 
 
 @dataclass
@@ -83,29 +83,34 @@ async def visitor(system: Embedded) -> AsyncIterator[Visitor]:
 
 @asynccontextmanager
 async def lone_console(
-    data: Path, answer: Callable[[httpx.Request], httpx.Response]
-) -> AsyncIterator[httpx.AsyncClient]:
-    """A console whose APIs answer what a test says; a superuser has signed in."""
+    data: Path,
+    answer: Callable[[httpx.Request], httpx.Response],
+    clock: Clock | None = None,
+    console_url: str = "",
+    **form: str,
+) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
+    """A console whose APIs answer what a test says; a superuser has signed in. With it comes the
+    token of its forms. form: what is signed in with, where it is no API token."""
 
     def api(request: httpx.Request) -> httpx.Response:
         known = _KNOWN.get(request.url.path)
         return answer(request) if known is None else httpx.Response(200, json=known)
 
     console = build(
-        ConsoleSettings(data_dir=data),
+        ConsoleSettings(data_dir=data, console_url=console_url),
         api_url="http://api.example",
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         transport=httpx.MockTransport(api),
     )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(console.app),
-        base_url="http://console.example",
+        base_url=console_url or "http://console.example",
         headers={"Accept": "text/html"},
     ) as http:
-        form = await http.get("/sign-in")
-        found = re.search(r'name="csrf" value="([^"]+)"', form.text)
-        assert found is not None
-        signed_in = await http.post("/sign-in", data={"csrf": found[1], "token": "t" * 32})
+        visitor = Visitor(http)
+        await visitor.get("/sign-in")
+        signed_in = await visitor.post("/sign-in", **(form or {"token": "t" * 32}))
         assert signed_in.status_code == 303
-        yield http
+        await visitor.get("/services/new")
+        yield http, visitor.csrf
     await console.on_stop()

@@ -67,7 +67,7 @@ async def test_the_longest_page_is_small_on_the_wire(tmp_path: Path, regions: in
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=answers[request.url.path])
 
-    async with lone_console(tmp_path, answer) as http:
+    async with lone_console(tmp_path, answer) as (http, _):
         page = await http.get(f"/usage?by=hour&from={since:%Y-%m-%dT%H:00}&service_id={SERVICE}")
         assert page.status_code == 200
         before = re.search(r'href="([^"]+)">those before them', page.text)
