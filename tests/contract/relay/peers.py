@@ -115,6 +115,10 @@ class TlsRemote(Remote):
     async def some(self, limit: int = 65536) -> bytes:
         return await when_ready(self.sock, partial(self.sock.recv, limit))
 
+    def finish(self) -> None:
+        """FIN without close_notify: what comes can still be decrypted."""
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)
+
     async def end_tls(self) -> None:
         """close_notify, and the peer's is waited for."""
         await when_ready(self.sock, self.sock.unwrap)

@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+import socket
+import ssl
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -133,6 +136,55 @@ async def test_what_was_taken_before_a_reset_is_counted(rig: Rig, secrets: Secre
     assert read <= end.counters.client_sent <= end.counters.origin_received
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
+
+
+def roomy_tcp() -> tuple[socket.socket, socket.socket]:
+    """With buffers of some records, so that a reader frees room before epoll tells of it."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50_000)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        near = socket.socket()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+    return near, far
+
+
+@pytest.mark.parametrize("size", [200_000, 1_000_000])
+@pytest.mark.parametrize("first", [5_000, 30_000, 60_000])
+@pytest.mark.parametrize("way", ["fin", "grace", "grace and fin"])
+async def test_what_a_slow_reader_gets_at_the_end_is_counted(
+    rig: Rig, secrets: Secrets, way: str, first: int, size: int
+) -> None:
+    """No record goes out behind the report of the end, and each that went out whole counts; where
+    the relay holds next to nothing or much of the stream when the end comes."""
+    near, far = tcp()
+    client = await tls(rig, secrets, relay_serves=True, wire=roomy_tcp)
+    running = rig.join(client, (Remote(near), far))
+    stream = binary(os.urandom(size), mask=False)
+    sending = asyncio.create_task(running.origin.send(stream))
+    sent = -1
+    while sent != (sent := running.tunnel.counters().client_sent) or not sent:
+        await asyncio.sleep(0.02)
+    read = bytearray(await running.client.exactly(first))
+    if way == "fin":
+        running.client.finish()
+    else:
+        running.tunnel.end(1001, "drained", "drained")
+        assert len(await running.origin.exactly(15)) == 15
+        if way == "grace and fin":
+            running.client.finish()
+        rig.clock.advance(ms=5_010)
+    end = await running.ended()
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    # How the end looks is the library's affair: a record may be cut.
+    with suppress(ssl.SSLError):
+        while part := await running.client.some():
+            read += part
+    assert stream.startswith(read[: len(stream)])
+    assert min(len(read), len(stream)) == end.counters.client_sent
 
 
 async def test_a_dead_peer_under_tls(rig: Rig, secrets: Secrets) -> None:

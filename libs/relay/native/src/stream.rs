@@ -4,7 +4,7 @@ use std::io;
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
 
-use rustls::Connection;
+use rustls::{CipherSuite, Connection};
 
 use crate::sockets;
 
@@ -12,8 +12,6 @@ use crate::sockets;
 const RECORD_MAX: usize = 16_640;
 /// Plaintext in a full record.
 const RECORD_FULL: usize = 16_384;
-/// What a record of the ciphers in use adds to its plaintext, at most (AES-GCM of TLS 1.2).
-const RECORD_EXTRA: usize = 29;
 
 /// What a call of `receive` met.
 #[derive(Debug)]
@@ -143,8 +141,10 @@ impl Tls {
         match self.conn.process_new_packets() {
             Ok(_) => Ok(()),
             Err(error) => {
-                // The peer is told why, if it still listens.
-                let _ = self.flush();
+                // The peer is told why, if it still listens; not behind data, see `say_end`.
+                if self.last == 0 {
+                    let _ = self.flush();
+                }
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
         }
@@ -166,11 +166,23 @@ impl Tls {
         }
     }
 
-    /// Plaintext that was given and that the kernel has not taken; a few bytes a record too much
-    /// rather than too little.
+    /// Plaintext that was given and whose records the kernel has not taken whole: of a part of a
+    /// record the peer can read nothing.
     pub fn untaken(&self) -> usize {
-        let extra = self.last_out.div_ceil(RECORD_FULL) * RECORD_EXTRA;
-        self.last - self.last_out.saturating_sub(extra).min(self.last)
+        self.last - in_whole_records(self.last, self.last_out, self.record_extra())
+    }
+
+    /// What a record adds to its plaintext: header, tag, and type (TLS 1.3) or nonce.
+    fn record_extra(&self) -> usize {
+        use CipherSuite::{
+            TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 as ECDSA_CHACHA20,
+            TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 as RSA_CHACHA20,
+        };
+        match self.conn.negotiated_cipher_suite().map(|suite| (suite.tls13(), suite.suite())) {
+            Some((None, ECDSA_CHACHA20 | RSA_CHACHA20)) => 5 + 16,
+            Some((None, _)) => 5 + 8 + 16,
+            _ => 5 + 1 + 16,
+        }
     }
 
     /// Give records to the kernel; false where it takes no more now.
@@ -186,10 +198,13 @@ impl Tls {
         Ok(true)
     }
 
-    /// Say close_notify, as far as the kernel takes it.
+    /// Say close_notify, as far as the kernel takes it. Not behind data that waits: that would go
+    /// out with it, and be counted by nobody.
     pub fn say_end(&mut self) {
-        self.conn.send_close_notify();
-        let _ = self.flush();
+        if self.last == 0 {
+            self.conn.send_close_notify();
+            let _ = self.flush();
+        }
     }
 
     /// One step of the handshake. Ok(None): done; else whether to wait until it can be written.
@@ -209,6 +224,14 @@ impl Tls {
             }
         }
     }
+}
+
+/// How much of `given` plaintext is in records of which all is among the first `out` bytes.
+fn in_whole_records(given: usize, out: usize, extra: usize) -> usize {
+    if out >= given + given.div_ceil(RECORD_FULL) * extra {
+        return given;
+    }
+    given.min(out / (RECORD_FULL + extra) * RECORD_FULL)
 }
 
 /// A socket as rustls wants it.
@@ -238,5 +261,29 @@ impl Write for FdIo<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_records_count() {
+        let (given, extra) = (2 * RECORD_FULL + 100, 22);
+        let full = RECORD_FULL + extra;
+        for (out, counted) in [
+            (0, 0),
+            (full - 1, 0),
+            (full, RECORD_FULL),
+            (2 * full + 99 + extra, 2 * RECORD_FULL),
+            (2 * full + 100 + extra, given),
+            // Something of the session's own came behind.
+            (9 * full, given),
+        ] {
+            assert_eq!(in_whole_records(given, out, extra), counted, "{out}");
+        }
+        assert_eq!(in_whole_records(RECORD_FULL, full, extra), RECORD_FULL);
+        assert_eq!(in_whole_records(0, 0, extra), 0);
     }
 }

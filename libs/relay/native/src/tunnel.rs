@@ -64,8 +64,10 @@ pub struct Side {
     queue: Option<Box<Queue>>,
     /// As the queue, and in front of it: bytes that never came into this process.
     pipe: Option<Box<Pipe>>,
-    /// Body bytes given to TLS and not counted as sent yet.
+    /// Bytes given to TLS and not counted as sent yet; and how many at their end are of a Close
+    /// frame of ours.
     in_tls: usize,
+    own_in_tls: usize,
     /// Nothing more comes from this side.
     eof: bool,
     /// Nothing more can be sent to it.
@@ -97,6 +99,7 @@ impl Side {
             queue: None,
             pipe: None,
             in_tls: 0,
+            own_in_tls: 0,
             eof: false,
             broken: false,
             fin_sent: false,
@@ -131,9 +134,10 @@ impl Side {
     /// TLS will get nothing more out of what it was given: what the kernel did take of it counts.
     fn count_in_tls(&mut self, shared: &Shared, at: usize) {
         if let Stream::Tls(tls) = &self.stream {
-            shared.add_sent(at, self.in_tls.saturating_sub(tls.untaken()));
+            let taken = self.in_tls.saturating_sub(tls.untaken());
+            shared.add_sent(at, taken.min(self.in_tls - self.own_in_tls));
         }
-        self.in_tls = 0;
+        (self.in_tls, self.own_in_tls) = (0, 0);
     }
 
     /// At an orderly end: whether there is nothing to wait for from it.
@@ -507,8 +511,8 @@ fn settle(context: &mut Context, side: &mut Side, shared: &Shared, at: usize) {
     if side.in_tls > 0 {
         if let Stream::Tls(tls) = &side.stream {
             if !tls.conn.wants_write() {
-                shared.add_sent(at, side.in_tls);
-                side.in_tls = 0;
+                shared.add_sent(at, side.in_tls - side.own_in_tls);
+                (side.in_tls, side.own_in_tls) = (0, 0);
             }
         }
     }

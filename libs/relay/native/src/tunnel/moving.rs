@@ -353,7 +353,8 @@ impl Tunnel {
                     }
                     Stream::Tls(tls) => {
                         let count = tls.send(queue.rest())?;
-                        side.in_tls += count.min(body);
+                        side.in_tls += count;
+                        side.own_in_tls += count.saturating_sub(body);
                         count
                     }
                 };
