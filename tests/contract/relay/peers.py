@@ -152,6 +152,19 @@ def small_tcp() -> tuple[socket.socket, socket.socket]:
     return near, far
 
 
+def deep_tcp() -> tuple[socket.socket, socket.socket]:
+    """Whose far end's kernel holds hundreds of kilobytes that the near end has not read."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        near = socket.socket()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+    return near, far
+
+
 def unix() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair()
 

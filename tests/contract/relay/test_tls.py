@@ -17,6 +17,7 @@ from contract.relay.peers import (
     TlsRemote,
     binary,
     close,
+    deep_tcp,
     frames,
     said,
     small_tcp,
@@ -185,6 +186,30 @@ async def test_what_a_slow_reader_gets_at_the_end_is_counted(
             read += part
     assert stream.startswith(read[: len(stream)])
     assert min(len(read), len(stream)) == end.counters.client_sent
+
+
+@pytest.mark.parametrize("peer", ["client", "origin"])
+@pytest.mark.parametrize("way", ["fin", "reset"])
+async def test_the_end_of_the_other_side_costs_a_tls_peer_nothing(
+    rig: Rig, secrets: Secrets, peer: str, way: str
+) -> None:
+    """It reads slowly and goes on sending, as over plain TCP it may."""
+    near, far = tcp()
+    plain = Remote(near), far
+    slow = await tls(rig, secrets, relay_serves=peer == "client", wire=deep_tcp)
+    running = rig.join(*((slow, plain) if peer == "client" else (plain, slow)))
+    remote, other = slow[0], plain[0]
+    data = binary(os.urandom(200_000), mask=peer == "origin")
+    await other.send(data)
+    await until(lambda: len(data) in running.tunnel.counters())
+    await until(lambda: sum(running.tunnel.counters()) == 2 * len(data))
+    other.reset() if way == "reset" else other.finish()
+    end = await running.ended()
+    for _ in range(3):
+        await remote.send(text(b"still here", mask=peer == "client"))
+        await asyncio.sleep(0.02)
+    assert await remote.rest() == data
+    assert sum(end.counters) == 2 * len(data)
 
 
 async def test_a_dead_peer_under_tls(rig: Rig, secrets: Secrets) -> None:

@@ -70,6 +70,9 @@ pub struct Side {
     own_in_tls: usize,
     /// Nothing more comes from this side.
     eof: bool,
+    /// By TLS: it is read no more, since the other's end could be passed on only as an end of both
+    /// directions. It may still be sending.
+    dismissed: bool,
     /// Nothing more can be sent to it.
     broken: bool,
     /// It was told that nothing more comes.
@@ -101,6 +104,7 @@ impl Side {
             in_tls: 0,
             own_in_tls: 0,
             eof: false,
+            dismissed: false,
             broken: false,
             fin_sent: false,
             sealed: false,
@@ -140,9 +144,14 @@ impl Side {
         (self.in_tls, self.own_in_tls) = (0, 0);
     }
 
+    /// Whether nothing more is read of it.
+    fn done(&self) -> bool {
+        self.eof || self.dismissed
+    }
+
     /// At an orderly end: whether there is nothing to wait for from it.
     fn answered(&self) -> bool {
-        (self.eof || self.broken || self.follower.closed || (self.sealed && !self.told))
+        (self.done() || self.broken || self.follower.closed || (self.sealed && !self.told))
             && (!self.pending() || self.broken)
     }
 }
@@ -362,7 +371,7 @@ impl Tunnel {
         }
         [CLIENT, ORIGIN].into_iter().all(|at| {
             let (side, other) = (&self.sides[at], &self.sides[1 - at]);
-            other.broken || (side.eof && !other.pending())
+            other.broken || (side.done() && !other.pending())
         })
     }
 
@@ -483,7 +492,7 @@ impl Tunnel {
         if side.fin_sent || side.broken || side.pending() {
             return false;
         }
-        other.eof || (side.told && side.answered())
+        other.done() || (side.told && side.answered())
     }
 
     /// Tell this side that nothing more comes.
@@ -495,7 +504,7 @@ impl Tunnel {
             // once: then it waits for this end.
             let answers = side.follower.valid && !side.follower.closed;
             if !(side.told || (closed && answers)) {
-                side.eof = true;
+                side.dismissed = true;
             }
             return;
         }

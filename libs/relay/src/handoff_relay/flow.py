@@ -173,7 +173,7 @@ class Flow:
             side.queue = memoryview(frame if side.queue is None else bytes(side.queue) + frame)
             if not side.wants_read:
                 self.flush(side)
-        elif side.other.eof:
+        elif side.other.done():
             side.sealed = True
 
     # --- ends --------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Flow:
             # once: then it waits for this end.
             answers = side.follower.valid and not side.follower.closed
             if not (side.told or (side.other.follower.closed and answers)):
-                side.eof = True
+                side.dismissed = True
             return
         try:
             sockets.say_end(side.sock)

@@ -30,6 +30,7 @@ class Side:
 
     __slots__ = (
         "broken",
+        "dismissed",
         "ended",
         "eof",
         "error",
@@ -73,6 +74,9 @@ class Side:
         """How many bytes at the end of `queue` are of a Close frame of ours."""
         self.eof = False
         """Nothing more comes from this side."""
+        self.dismissed = False
+        """By TLS: it is read no more, since the other's end could be passed on only as an end of
+        both directions. It may still be sending."""
         self.broken = False
         """Nothing more can be sent to it."""
         self.fin_sent = False
@@ -98,9 +102,13 @@ class Side:
         """What epoll watches for; errors and hang-ups always."""
         self.registered = False
 
+    def done(self) -> bool:
+        """Whether nothing more is read of it."""
+        return self.eof or self.dismissed
+
     def readable(self) -> bool:
         """Whether reading it makes sense now."""
-        if self.eof or self.paced:
+        if self.done() or self.paced:
             return False
         other = self.other
         return other.sealed or (other.queue is None and not other.broken)
@@ -110,17 +118,17 @@ class Side:
         answered our Close frame, and need not wait for the other peer's answer."""
         if self.fin_sent or self.broken or self.queue is not None:
             return False
-        return self.other.eof or (self.told and self.answered())
+        return self.other.done() or (self.told and self.answered())
 
     def passed_on(self) -> bool:
         """Whether everything that came from it has gone where it could."""
         other = self.other
-        return other.broken or (self.eof and other.queue is None)
+        return other.broken or (self.done() and other.queue is None)
 
     def answered(self) -> bool:
         """At an orderly end: whether there is nothing to wait for from it."""
         return (
-            self.eof or self.broken or self.follower.closed or (self.sealed and not self.told)
+            self.done() or self.broken or self.follower.closed or (self.sealed and not self.told)
         ) and (self.queue is None or self.broken)
 
 

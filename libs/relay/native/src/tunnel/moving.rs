@@ -27,7 +27,7 @@ impl Tunnel {
     /// Whether reading it makes sense now.
     pub(super) fn readable(&self, at: usize) -> bool {
         let (side, other) = (&self.sides[at], &self.sides[1 - at]);
-        !(side.eof || side.paced) && (other.sealed || !(other.pending() || other.broken))
+        !(side.done() || side.paced) && (other.sealed || !(other.pending() || other.broken))
     }
 
     /// Watch for what this side waits for now.
@@ -392,7 +392,7 @@ impl Tunnel {
             queue.own = frame.len();
             queue.data.extend_from_slice(&frame);
             self.flush(context, at);
-        } else if other.eof {
+        } else if other.done() {
             side.sealed = true;
         }
     }
