@@ -6,10 +6,12 @@ import socket
 import ssl
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from contract.relay.peers import (
+    PATIENCE,
     Remote,
     Rig,
     Running,
@@ -20,6 +22,7 @@ from contract.relay.peers import (
     deep_tcp,
     frames,
     said,
+    shake_hands,
     small_tcp,
     tcp,
     text,
@@ -27,7 +30,7 @@ from contract.relay.peers import (
     until,
     when_ready,
 )
-from handoff_relay import BodyCounters, Messages, RelayLimits, Stream
+from handoff_relay import BodyCounters, CertificateRefused, Messages, RelayLimits, Stream, load_tls
 
 MIB = 1 << 20
 sides = pytest.mark.parametrize("secured", ["client", "origin", "both"])
@@ -327,3 +330,28 @@ async def test_garbage_instead_of_a_record_is_a_reset(rig: Rig, secrets: Secrets
     os.close(raw)
     assert await running.origin.rest() == b""
     assert (await running.ended()).cause == "client_reset"
+
+
+async def test_without_roots_of_the_system_nobody_is_trusted_but_by_those_given(
+    rig: Rig, secrets: Secrets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an image that has none."""
+    (tmp_path / "roots").mkdir()
+    (tmp_path / "roots.pem").touch()
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "roots"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+    far, near = tcp()
+    far.settimeout(PATIENCE)
+    near.setblocking(False)
+    stream = load_tls(rig.name).client(None).wrap(near, "origin.test")
+    wrap = partial(secrets.serving.wrap_socket, far, server_side=True)
+    serving = asyncio.create_task(asyncio.to_thread(wrap))
+    with pytest.raises(CertificateRefused) as refused:
+        await shake_hands(stream)
+    assert refused.value.fault == "untrusted"
+    stream.close()
+    with suppress(ssl.SSLError):
+        (await serving).close()
+    remote, sock = await tls(rig, secrets, relay_serves=False)
+    remote.close()
+    sock.close()

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -99,15 +101,19 @@ pub fn client_config(extra_pem: &[u8]) -> Result<ClientConfig, String> {
         let root = root.map_err(|error| error.to_string())?;
         roots.add(root).map_err(|error| error.to_string())?;
     }
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let algorithms = provider.signature_verification_algorithms;
+    let usual = if roots.is_empty() {
+        None
+    } else {
+        let roots = Arc::new(roots);
+        let usual = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider));
+        Some(usual.build().map_err(|error| error.to_string())?)
+    };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier {
-            inner: verifier.build().map_err(|error| error.to_string())?,
-        }))
+        .with_custom_certificate_verifier(Arc::new(Verifier { usual, algorithms }))
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
@@ -117,7 +123,9 @@ pub fn client_config(extra_pem: &[u8]) -> Result<ClientConfig, String> {
 /// can act on.
 #[derive(Debug)]
 struct Verifier {
-    inner: Arc<WebPkiServerVerifier>,
+    /// None where there are no roots, as in an image without them: then nobody is trusted.
+    usual: Option<Arc<WebPkiServerVerifier>>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 #[derive(Debug)]
@@ -140,17 +148,20 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let inner = &self.inner;
-        inner
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            .map_err(|error| match error {
-                Error::InvalidCertificate(
-                    CertificateError::UnknownIssuer | CertificateError::Other(_),
-                ) if is_self_signed(end_entity) => {
-                    CertificateError::Other(OtherError(Arc::new(SelfSigned))).into()
-                }
-                other => other,
-            })
+        let verified = match &self.usual {
+            Some(usual) => {
+                usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            }
+            None => Err(CertificateError::UnknownIssuer.into()),
+        };
+        verified.map_err(|error| match error {
+            Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::Other(_),
+            ) if is_self_signed(end_entity) => {
+                CertificateError::Other(OtherError(Arc::new(SelfSigned))).into()
+            }
+            other => other,
+        })
     }
 
     fn verify_tls12_signature(
@@ -159,7 +170,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -168,11 +179,11 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
