@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -330,6 +331,37 @@ async def test_garbage_instead_of_a_record_is_a_reset(rig: Rig, secrets: Secrets
     os.close(raw)
     assert await running.origin.rest() == b""
     assert (await running.ended()).cause == "client_reset"
+
+
+def offering(secrets: Secrets, protocols: list[str]) -> Secrets:
+    """With a client that offers these by ALPN; none: it offers nothing."""
+    calling = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    calling.load_verify_locations(secrets.roots)
+    calling.minimum_version = secrets.calling.minimum_version
+    calling.maximum_version = secrets.calling.maximum_version
+    if protocols:
+        calling.set_alpn_protocols(protocols)
+    return replace(secrets, calling=calling)
+
+
+@pytest.mark.parametrize(
+    ("offered", "agreed"),
+    [
+        pytest.param(["h2", "http/1.1"], "http/1.1", id="ours among others"),
+        pytest.param(["h2"], None, id="others only"),
+        pytest.param([], None, id="none"),
+    ],
+)
+async def test_no_protocol_is_agreed_to_but_http_1_1(
+    rig: Rig, secrets: Secrets, offered: list[str], agreed: str | None
+) -> None:
+    """Who offers others only is not refused: it is told that none was agreed to."""
+    remote, stream = await tls(rig, offering(secrets, offered), relay_serves=True)
+    assert remote.sock.selected_alpn_protocol() == agreed
+    near, far = tcp()
+    running = rig.join((remote, stream), (Remote(near), far))
+    await running.client.send(b"served")
+    assert await running.origin.exactly(6) == b"served"
 
 
 async def test_without_roots_of_the_system_nobody_is_trusted_but_by_those_given(

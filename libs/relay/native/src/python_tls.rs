@@ -9,17 +9,18 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyType};
+use rustix::io::Errno;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection};
 
 use crate::sockets;
-use crate::stream::{Received, Tls};
-use crate::tls::{Identity, certificate_fault, client_config, server_config};
+use crate::stream::{Greeting, Received, Tls};
+use crate::tls::{Identity, Serving, certificate_fault, client_config};
 
 /// What a listener's TLS is made of.
 #[pyclass(frozen, module = "handoff_relay._native")]
 pub struct ServerTls {
-    config: Arc<ServerConfig>,
+    serving: Arc<Serving>,
 }
 
 #[pymethods]
@@ -31,15 +32,14 @@ impl ServerTls {
             .into_iter()
             .map(|(names, chain_pem, key_pem)| Identity { names, chain_pem, key_pem })
             .collect();
-        let config = server_config(identities).map_err(PyValueError::new_err)?;
-        Ok(ServerTls { config: Arc::new(config) })
+        let serving = Serving::new(identities).map_err(PyValueError::new_err)?;
+        Ok(ServerTls { serving: Arc::new(serving) })
     }
 
     /// Takes a connected descriptor over; the handshake has not begun.
     fn wrap(&self, fd: RawFd) -> PyResult<TlsStream> {
-        let fd = own(fd);
-        let conn = ServerConnection::new(Arc::clone(&self.config)).map_err(tls_error)?;
-        TlsStream::new(fd, conn.into())
+        let greeting = Greeting::new(unblocked(own(fd))?, Arc::clone(&self.serving));
+        Ok(TlsStream::new(Stage::Greeting(Box::new(greeting))))
     }
 }
 
@@ -67,27 +67,60 @@ impl ClientTls {
         let fd = own(fd);
         let name = named(server_name)?;
         let conn = ClientConnection::new(Arc::clone(&self.config), name).map_err(tls_error)?;
-        TlsStream::new(fd, conn.into())
+        Ok(TlsStream::new(Stage::Tls(Box::new(Tls::new(unblocked(fd)?, conn.into())))))
     }
 }
 
 /// TLS over a non-blocking socket that it owns.
 #[pyclass(frozen, module = "handoff_relay._native")]
 pub struct TlsStream {
-    /// None once it is closed, or a relay's.
-    tls: Mutex<Option<Box<Tls>>>,
+    stage: Mutex<Stage>,
+}
+
+enum Stage {
+    Greeting(Box<Greeting>),
+    Tls(Box<Tls>),
+    /// Closed, or a relay's.
+    Gone,
+}
+
+impl Stage {
+    fn tls(&mut self) -> io::Result<&mut Tls> {
+        match self {
+            Stage::Greeting(..) => Err(Errno::NOTCONN.into()),
+            Stage::Tls(tls) => Ok(tls),
+            Stage::Gone => Err(Errno::BADF.into()),
+        }
+    }
+
+    /// One step; as `Tls::shake_hands`.
+    fn shake_hands(&mut self) -> io::Result<Option<bool>> {
+        if let Stage::Greeting(greeting) = self {
+            let Some(conn) = greeting.read()? else {
+                return Ok(Some(false));
+            };
+            if let Stage::Greeting(greeting) = std::mem::replace(self, Stage::Gone) {
+                *self = Stage::Tls(Box::new(Tls::new(greeting.fd, conn.into())));
+            }
+        }
+        self.tls()?.shake_hands()
+    }
 }
 
 #[pymethods]
 impl TlsStream {
     fn fileno(&self) -> RawFd {
-        self.lock().as_ref().map_or(-1, |tls| tls.fd.as_raw_fd())
+        match &*self.lock() {
+            Stage::Greeting(greeting) => greeting.fd.as_raw_fd(),
+            Stage::Tls(tls) => tls.fd.as_raw_fd(),
+            Stage::Gone => -1,
+        }
     }
 
     /// The name that the client asked for, once the handshake is done.
     #[getter]
     fn server_name(&self) -> Option<String> {
-        match &self.lock().as_ref()?.conn {
+        match &self.lock().tls().ok()?.conn {
             Connection::Server(conn) => conn.server_name().map(str::to_owned),
             Connection::Client(_) => None,
         }
@@ -95,7 +128,7 @@ impl TlsStream {
 
     /// The protocol version, as `ssl.SSLSocket.version`.
     fn version(&self) -> Option<&'static str> {
-        match self.lock().as_ref()?.conn.protocol_version()? {
+        match self.lock().tls().ok()?.conn.protocol_version()? {
             rustls::ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
             rustls::ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
             _ => None,
@@ -104,7 +137,7 @@ impl TlsStream {
 
     fn do_handshake(&self, py: Python<'_>) -> PyResult<()> {
         // Cryptography takes milliseconds at worst; other threads of Python go on meanwhile.
-        match py.detach(|| self.with(Tls::shake_hands)) {
+        match py.detach(|| self.lock().shake_hands()) {
             Ok(None) => Ok(()),
             Ok(Some(to_write)) => Err(wait(py, to_write)),
             Err(error) => Err(io_error(error)),
@@ -149,35 +182,43 @@ impl TlsStream {
 
     /// close_notify, then FIN: nothing more is sent. `how` is as for a socket, and not looked at.
     fn shutdown(&self, _how: i32) -> PyResult<()> {
-        let said = self.with(|tls| {
-            tls.say_end();
-            sockets::say_end(&tls.fd)
-        });
+        let said = match &mut *self.lock() {
+            Stage::Greeting(greeting) => sockets::say_end(&greeting.fd),
+            Stage::Tls(tls) => {
+                tls.say_end();
+                sockets::say_end(&tls.fd)
+            }
+            Stage::Gone => Err(Errno::BADF.into()),
+        };
         said.map_err(io_error)
     }
 
     fn close(&self) {
-        *self.lock() = None;
+        *self.lock() = Stage::Gone;
     }
 }
 
 impl TlsStream {
-    fn new(fd: OwnedFd, conn: Connection) -> PyResult<TlsStream> {
-        rustix::io::ioctl_fionbio(&fd, true).map_err(io::Error::from)?;
-        Ok(TlsStream { tls: Mutex::new(Some(Box::new(Tls::new(fd, conn)))) })
+    fn new(stage: Stage) -> TlsStream {
+        TlsStream { stage: Mutex::new(stage) }
     }
 
     /// For a relay, which owns it from here on.
     pub fn take(&self) -> PyResult<Box<Tls>> {
-        self.lock().take().ok_or_else(|| io_error(closed()))
+        let mut stage = self.lock();
+        stage.tls().map_err(io_error)?;
+        match std::mem::replace(&mut *stage, Stage::Gone) {
+            Stage::Tls(tls) => Ok(tls),
+            _ => unreachable!("asked above"),
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Tls) -> io::Result<T>) -> io::Result<T> {
-        act(self.lock().as_mut().ok_or_else(closed)?)
+        act(self.lock().tls()?)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Tls>>> {
-        self.tls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Stage> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,13 +227,14 @@ fn named(server_name: String) -> PyResult<ServerName<'static>> {
     ServerName::try_from(server_name).map_err(|_| PyValueError::new_err(text))
 }
 
-fn closed() -> io::Error {
-    io::Error::from_raw_os_error(rustix::io::Errno::BADF.raw_os_error())
-}
-
 fn own(fd: RawFd) -> OwnedFd {
     // SAFETY: the caller detached it from its Python socket, so nobody else closes it.
     unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn unblocked(fd: OwnedFd) -> PyResult<OwnedFd> {
+    rustix::io::ioctl_fionbio(&fd, true).map_err(io::Error::from)?;
+    Ok(fd)
 }
 
 /// `ssl`'s own words for a call that would wait.

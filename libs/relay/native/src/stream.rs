@@ -3,10 +3,13 @@
 use std::io;
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use rustls::{CipherSuite, Connection};
+use rustls::server::{AcceptedAlert, Acceptor};
+use rustls::{CipherSuite, Connection, Error, ServerConnection};
 
 use crate::sockets;
+use crate::tls::Serving;
 
 /// A TLS record at its longest.
 const RECORD_MAX: usize = 16_640;
@@ -39,6 +42,50 @@ impl Stream {
     pub fn is_tls(&self) -> bool {
         matches!(self, Stream::Tls(_))
     }
+}
+
+/// A client of which it is not known yet what it asks for.
+pub struct Greeting {
+    pub fd: OwnedFd,
+    acceptor: Acceptor,
+    serving: Arc<Serving>,
+}
+
+impl Greeting {
+    pub fn new(fd: OwnedFd, serving: Arc<Serving>) -> Greeting {
+        Greeting { fd, acceptor: Acceptor::default(), serving }
+    }
+
+    /// The server that its ClientHello is for; None where that has not come whole.
+    pub fn read(&mut self) -> io::Result<Option<ServerConnection>> {
+        loop {
+            match self.acceptor.accept() {
+                Ok(Some(accepted)) => {
+                    let config = self.serving.for_client(&accepted.client_hello());
+                    let conn = accepted.into_connection(config);
+                    return conn.map(Some).map_err(|failure| self.refuse(failure));
+                }
+                Ok(None) => {}
+                Err(failure) => return Err(self.refuse(failure)),
+            }
+            match self.acceptor.read_tls(&mut FdIo(&self.fd)) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The peer is told why, if it still listens.
+    fn refuse(&self, (error, mut alert): (Error, AcceptedAlert)) -> io::Error {
+        let _ = alert.write_all(&mut FdIo(&self.fd));
+        broken(error)
+    }
+}
+
+fn broken(error: Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// A TLS connection over a non-blocking socket.
@@ -145,7 +192,7 @@ impl Tls {
                 if self.last == 0 {
                     let _ = self.flush();
                 }
-                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+                Err(broken(error))
             }
         }
     }

@@ -50,8 +50,30 @@ impl ResolvesServerCert for ByName {
     }
 }
 
-/// What a listener serves. `Err` says what is wrong with an identity.
-pub fn server_config(identities: Vec<Identity>) -> Result<ServerConfig, String> {
+/// What a listener serves.
+pub struct Serving {
+    usual: Arc<ServerConfig>,
+    /// For those whose list of protocols lacks ours: rustls would refuse them, where the Python
+    /// relay's TLS, which cannot, agrees to none of the list.
+    without_alpn: Arc<ServerConfig>,
+}
+
+impl Serving {
+    /// `Err` says what is wrong with an identity.
+    pub fn new(identities: Vec<Identity>) -> Result<Serving, String> {
+        let usual = server_config(identities)?;
+        let mut without_alpn = usual.clone();
+        without_alpn.alpn_protocols.clear();
+        Ok(Serving { usual: Arc::new(usual), without_alpn: Arc::new(without_alpn) })
+    }
+
+    pub fn for_client(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+        let agrees = hello.alpn().is_none_or(|mut offered| offered.any(|name| name == ALPN));
+        Arc::clone(if agrees { &self.usual } else { &self.without_alpn })
+    }
+}
+
+fn server_config(identities: Vec<Identity>) -> Result<ServerConfig, String> {
     let provider = Arc::new(ring::default_provider());
     let mut named = HashMap::new();
     let mut first = None;
