@@ -107,11 +107,12 @@ class CountingOrigin(Origin):
         super().__init__()
         self._buffer = buffer
         self._listener = listener
+        self._tls: ssl.SSLContext | None = None
         self._peers: list[Peer] = []
 
     @asynccontextmanager
     async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["CountingOrigin"]:
-        assert tls is None, "this origin speaks no TLS"
+        self._tls = tls
         with self._listener or self._listening() as listener:
             listener.setblocking(False)
             self._listener = listener
@@ -131,10 +132,14 @@ class CountingOrigin(Origin):
         return listener
 
     async def visit(self) -> Peer:
-        """The next connection."""
+        """The next connection, behind its TLS handshake."""
         assert self._listener is not None
         sock, _ = await soon(asyncio.get_running_loop().sock_accept(self._listener))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is not None:
+            sock.setblocking(False)
+            sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+            await _when_ready(sock, sock.do_handshake, writes=False)
         peer = Peer(sock)
         self._peers.append(peer)
         return peer

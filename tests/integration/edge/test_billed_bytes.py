@@ -1,12 +1,13 @@
 """What is billed is what was on the wire: all eight counters of a `closed`, to the byte, against
-peers that count for themselves. By TLS it is the stream inside, as the client's own library has it.
+peers that count for themselves. By TLS it is the stream inside, as each peer's own library has it.
 """
 
 import asyncio
 import os
 import random
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 MIB = 1 << 20
 CHAT = "chat.example.com"
+ORIGIN = "origin.test"
 CA = trustme.CA()
 
 
@@ -106,6 +108,24 @@ def secrets(request: pytest.FixtureRequest, tmp_path: Path) -> ssl.SSLContext | 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     CA.configure_trust(context)
     return context
+
+
+@pytest.fixture
+def origin_by_tls(tmp_path: Path) -> dict[str, Any]:
+    """What makes an edge's world one whose origin speaks TLS."""
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    CA.issue_cert(ORIGIN).configure_cert(serving)
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return {
+        "origin_tls": serving,
+        "backend": {"address": ORIGIN, "use_ssl": True},
+        "look_up": to_loopback,
+        "extra_ca": tmp_path / "ca.pem",
+    }
+
+
+async def to_loopback(host: str, port: int) -> Sequence[Any]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
 
 @pytest.fixture(params=list(IMPLEMENTATIONS))
@@ -231,6 +251,28 @@ async def test_billed_is_what_both_peers_counted(
         wire.client.close()
 
 
+@pytest.mark.parametrize(
+    "talk", [echo, bulk_up, bulk_down, bulk_both_ways, segments_of_one_byte, a_close_handshake]
+)
+async def test_billed_is_what_an_origin_by_tls_counted(
+    tmp_path: Path,
+    relay: str,
+    secrets: ssl.SSLContext | None,
+    origin_by_tls: dict[str, Any],
+    talk: Scenario,
+) -> None:
+    up, down = frame(os.urandom(30_000), mask=True), frame(os.urandom(40_000), mask=False)
+    async with edge(tmp_path, relay, secrets, **origin_by_tls) as w:
+        wire = await connect(w, secrets, early_up=up, early_down=down)
+        assert isinstance(wire.origin.sock, ssl.SSLSocket)
+        assert await wire.origin.exactly(len(up)) == up
+        assert await wire.client.exactly(len(down)) == down
+        await talk(wire)
+        await wire.hang_up()
+        assert counters_of((await wire.closed()).data) == wire.passed
+        wire.client.close()
+
+
 async def test_what_came_in_one_piece_with_a_head_is_body(
     tmp_path: Path, relay: str, secrets: ssl.SSLContext | None
 ) -> None:
@@ -261,14 +303,21 @@ async def test_a_half_closed_connection_is_billed_on(tmp_path: Path, relay: str)
 
 
 @pytest.mark.parametrize("slow", ["client", "origin"])
+@pytest.mark.parametrize("origin", ["plain", "tls"])
 async def test_slow_readers_are_billed_what_they_read(
-    tmp_path: Path, relay: str, secrets: ssl.SSLContext | None, slow: str
+    tmp_path: Path,
+    relay: str,
+    secrets: ssl.SSLContext | None,
+    slow: str,
+    origin: str,
+    origin_by_tls: dict[str, Any],
 ) -> None:
     """Small kernel buffers, so that the reader's pace is felt by the writer; and a checkpoint in
     the middle, which must neither be ahead of the reader nor be billed twice."""
+    more = origin_by_tls if origin == "tls" else {}
     data = block(MIB)
     size = len(data)
-    async with edge(tmp_path, relay, secrets, buffer=4096) as w:
+    async with edge(tmp_path, relay, secrets, buffer=4096, **more) as w:
         wire = await connect(w, secrets, buffer=4096)
         reader, writer = (
             (wire.client, wire.origin) if slow == "client" else (wire.origin, wire.client)

@@ -1,18 +1,26 @@
 """Behind a load balancer: the client is who its PROXY protocol header names, and nobody else may
 send one."""
 
+import asyncio
 import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+import trustme
 
 from handoff_common.events import ConnectionAccepted
 from handoff_edge.protocol import Client
+from handoff_relay import IMPLEMENTATIONS
 from support.edge_events import request_bytes
-from support.edge_world import RawClient, World, parse, soon, until, world
+from support.edge_world import PATIENCE, RawClient, World, parse, quick, soon, until, world
 from support.proxy_headers import v2
 
+T = TypeVar("T")
 V1 = b"PROXY TCP4 203.0.113.9 198.51.100.1 40000 443\r\n"
 V2 = v2(b"\x21\x21", "2001:db8:7::9", tlvs=b"\x01\x00\x02h2")
 LOCAL = v2(b"\x20\x00")
@@ -50,6 +58,54 @@ async def test_the_client_is_the_one_that_the_header_names(
         assert w.origin.visits[0].head == sent, "the origin gets the request, and no header of ours"
         assert await networks(w) == [network]
         assert w.edge.state()["heads_waiting"] == 0
+
+
+@pytest.mark.parametrize("header", [V1, V2])
+@pytest.mark.parametrize("cut", [None, 1, 30, 60])
+@pytest.mark.parametrize("relay", list(IMPLEMENTATIONS))
+async def test_the_header_stands_before_the_tls_of_the_client(
+    tmp_path: Path, header: bytes, cut: int | None, relay: str
+) -> None:
+    """cut: where a pause divides it and what follows, the ClientHello; None: nowhere."""
+    authority = trustme.CA()
+    (tmp_path / "certificates").mkdir()
+    certified = authority.issue_cert("chat.example.com")
+    certified.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "certificates/chat.pem"))
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(trusting)
+    tls = {"tls_certificates": tmp_path / "certificates", "edge_tls_port": 0}
+    async with world(tmp_path, relay=quick(relay), proxy_protocol_from=HERE, **tls) as w:
+
+        def talk() -> bytes:
+            address = ("127.0.0.1", w.edge.tls_port)
+            with socket.create_connection(address, PATIENCE) as sock:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                came, goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+                client = trusting.wrap_bio(came, goes, server_hostname="chat.example.com")
+
+                def carry(step: Callable[[], T]) -> T:
+                    while True:
+                        try:
+                            return step()
+                        except ssl.SSLWantReadError:
+                            sock.sendall(goes.read())
+                            came.write(sock.recv(65536))
+
+                with suppress(ssl.SSLWantReadError):
+                    client.do_handshake()
+                first = header + goes.read()
+                if cut is not None:
+                    sock.sendall(first[:cut])
+                    time.sleep(0.05)
+                sock.sendall(first[cut or 0 :])
+                carry(client.do_handshake)
+                client.write(request_bytes())
+                return carry(client.read)
+
+        answer = await asyncio.to_thread(talk)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        named = "203.0.113.0/24" if header == V1 else "2001:db8:7::/48"
+        assert await networks(w) == [named]
 
 
 @pytest.mark.parametrize(
