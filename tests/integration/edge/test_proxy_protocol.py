@@ -73,7 +73,7 @@ async def test_the_header_stands_before_the_tls_of_the_client(
     certified.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "certificates/chat.pem"))
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(trusting)
-    tls = {"tls_certificates": tmp_path / "certificates", "edge_tls_port": 0}
+    tls: dict[str, Any] = {"tls_certificates": tmp_path / "certificates", "edge_tls_port": 0}
     async with world(tmp_path, relay=quick(relay), proxy_protocol_from=HERE, **tls) as w:
 
         def talk() -> bytes:
