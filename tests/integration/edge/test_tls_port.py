@@ -118,6 +118,7 @@ async def test_a_connection_by_tls_is_handed_off_counted_and_told(w: World) -> N
     assert await soon(client.reader.readexactly(len(block))) == block
     client.writer.close()
     await until(lambda: not len(w.edge.tunnels))
+    assert await w.edge.recorder.flushed(timeout=5)
     accepted, *_, closed = await w.events()
     assert isinstance(accepted, ConnectionAccepted) and isinstance(closed, ConnectionClosed)
     assert accepted.data.tls is True
