@@ -403,6 +403,8 @@ class ClientPort:
         assert self._listener is not None
         descriptor = self._listener.fileno()
         loop.remove_reader(descriptor)
+        if self._resume is not None:
+            self._resume.cancel()
         self._resume = loop.call_later(
             _ACCEPT_PAUSE, lambda: loop.add_reader(descriptor, self._accept)
         )
