@@ -82,6 +82,24 @@ async def visitor(system: Embedded) -> AsyncIterator[Visitor]:
 
 
 @asynccontextmanager
+async def console_over(
+    api_url: str, data: Path, token: str, transport: httpx.AsyncBaseTransport
+) -> AsyncIterator[Visitor]:
+    """At a console of its own over a running system, whose answers the transport may change."""
+    console = build(
+        ConsoleSettings(data_dir=data), api_url=api_url, clock=SystemClock(), transport=transport
+    )
+    app = httpx.ASGITransport(console.app)
+    try:
+        async with httpx.AsyncClient(base_url="http://console", transport=app) as http:
+            someone = Visitor(http)
+            await someone.sign_in(token)
+            yield someone
+    finally:
+        await console.on_stop()
+
+
+@asynccontextmanager
 async def lone_console(
     data: Path,
     answer: Callable[[httpx.Request], httpx.Response],

@@ -154,12 +154,21 @@ def small_tcp() -> tuple[socket.socket, socket.socket]:
 
 def deep_tcp() -> tuple[socket.socket, socket.socket]:
     """Whose far end's kernel holds hundreds of kilobytes that the near end has not read."""
+    return _tcp(far_sends=400_000, near_receives=8192)
+
+
+def roomy_tcp() -> tuple[socket.socket, socket.socket]:
+    """With buffers of some records, so that a reader frees room before epoll tells of it."""
+    return _tcp(far_sends=50_000, near_receives=50_000)
+
+
+def _tcp(*, far_sends: int, near_receives: int) -> tuple[socket.socket, socket.socket]:
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, far_sends)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         near = socket.socket()
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, near_receives)
         near.connect(listener.getsockname())
         far, _ = listener.accept()
     return near, far

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import ssl
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +21,7 @@ from contract.relay.peers import (
     close,
     deep_tcp,
     frames,
+    roomy_tcp,
     said,
     shake_hands,
     small_tcp,
@@ -141,19 +141,6 @@ async def test_what_was_taken_before_a_reset_is_counted(rig: Rig, secrets: Secre
     assert read <= end.counters.client_sent <= end.counters.origin_received
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
-
-
-def roomy_tcp() -> tuple[socket.socket, socket.socket]:
-    """With buffers of some records, so that a reader frees room before epoll tells of it."""
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50_000)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        near = socket.socket()
-        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 50_000)
-        near.connect(listener.getsockname())
-        far, _ = listener.accept()
-    return near, far
 
 
 @pytest.mark.parametrize("size", [200_000, 1_000_000])

@@ -18,17 +18,14 @@ import httpx
 import pytest
 from rich.console import Console
 
-from handoff_common.clock import SystemClock
 from handoff_common.log import Message
 from handoff_common.topics import CONNECTIONS
-from handoff_console.settings import ConsoleSettings
-from handoff_console.wiring import build
 from handoff_standalone.demo.place import Customer, Place
 from handoff_standalone.demo.story import close_a_month
 from handoff_standalone.rest import Api
 from handoff_standalone.settings import StandaloneSettings
 from handoff_standalone.system import system as in_process
-from support.console import Visitor, visitor
+from support.console import Visitor, console_over, visitor
 from support.embedded import Embedded, make_tokens, shared
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("console-billing")]
@@ -173,35 +170,15 @@ class Changing(httpx.AsyncHTTPTransport):
         return httpx.Response(200, json=body)
 
 
-@asynccontextmanager
-async def signed_in_beside(
-    closed: Closed, data: Path, token: str, transport: Changing
-) -> AsyncIterator[Visitor]:
-    """At a console of its own over the same system."""
-    service = build(
-        ConsoleSettings(data_dir=data),
-        api_url=closed.system.api_url,
-        clock=SystemClock(),
-        transport=transport,
-    )
-    app = httpx.ASGITransport(service.app)
-    try:
-        async with httpx.AsyncClient(base_url="http://console", transport=app) as http:
-            someone = Visitor(http)
-            await someone.sign_in(token)
-            yield someone
-    finally:
-        assert service.on_stop is not None
-        await service.on_stop()
-
-
 async def test_a_proof_that_was_tampered_with_fails_loudly(closed: Closed, tmp_path: Path) -> None:
     def cheaper(proof: Any) -> None:
         proof["document"]["lines"][-1]["amount"] = "0.01"
 
     path = f"/invoices/{closed.invoice['invoice_id']}"
     changing = Changing(f"/v1{path}/proof", cheaper)
-    async with signed_in_beside(closed, tmp_path, closed.tokens["billing"], changing) as biller:
+    async with console_over(
+        closed.system.api_url, tmp_path, closed.tokens["billing"], changing
+    ) as biller:
         page = await biller.get(f"{path}/verification")
     assert "This invoice is not what it says" in page.text and 'role="alert"' in page.text
     assert "Verified here just now" not in page.text
@@ -222,7 +199,7 @@ async def test_what_came_late_and_what_corrects_it(closed: Closed, tmp_path: Pat
 
     path = f"/invoices/{closed.invoice['invoice_id']}"
     operator, changing = closed.system.operator_token, Changing(f"/v1{path}", late)
-    async with signed_in_beside(closed, tmp_path, operator, changing) as someone:
+    async with console_over(closed.system.api_url, tmp_path, operator, changing) as someone:
         page = await someone.get(path)
         for text in ("Came late", "−$3.50", "Issue a correction", "INV-2026-000009: $1.25"):
             assert text in page.text, text

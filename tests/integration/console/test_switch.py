@@ -8,11 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from handoff_common.clock import SystemClock
 from handoff_config.settings import ConfigSettings
-from handoff_console.settings import ConsoleSettings
-from handoff_console.wiring import build
-from support.console import Visitor, visitor
+from support.console import Visitor, console_over, visitor
 from support.embedded import Embedded, Tenant, make_customer, make_tenant, make_tokens
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.xdist_group("console-switch")]
@@ -59,28 +56,6 @@ class Refusing(httpx.AsyncHTTPTransport):
         if request.url.path != self._path:
             return await super().handle_async_request(request)
         return httpx.Response(self._answer[0], json=self._answer[1])
-
-
-@asynccontextmanager
-async def beside(
-    system: Embedded, data: Path, token: str, transport: Refusing
-) -> AsyncIterator[Visitor]:
-    """At a console of its own over the same system."""
-    service = build(
-        ConsoleSettings(data_dir=data),
-        api_url=system.api_url,
-        clock=SystemClock(),
-        transport=transport,
-    )
-    app = httpx.ASGITransport(service.app)
-    try:
-        async with httpx.AsyncClient(base_url="http://console", transport=app) as http:
-            someone = Visitor(http)
-            await someone.sign_in(token)
-            yield someone
-    finally:
-        assert service.on_stop is not None
-        await service.on_stop()
 
 
 @pytest.mark.parametrize("role", ["engineer", "billing", "superuser"])
@@ -203,7 +178,9 @@ async def test_prices_that_are_away_are_not_missing(
 ) -> None:
     refusing = Refusing("/v1/estimates", status, code)
     switch = f"/services/{tenant.service_id}/websockets"
-    async with beside(system, tmp_path, tenant.tokens["superuser"], refusing) as someone:
+    async with console_over(
+        system.api_url, tmp_path, tenant.tokens["superuser"], refusing
+    ) as someone:
         for path in (switch, f"{switch}/cost"):
             page = await someone.get(path)
             assert page.status_code == 200 and text in page.text, path
@@ -215,7 +192,7 @@ async def test_a_cost_that_cannot_be_told_is_said_so(
     token = tenant.tokens["superuser"]
     pages = ("/services", f"/services/{tenant.service_id}", "/connections")
     refusing = Refusing(f"/v1/customers/{tenant.customer_id}/costs", 500)
-    async with beside(system, tmp_path, token, refusing) as someone:
+    async with console_over(system.api_url, tmp_path, token, refusing) as someone:
         for path in pages:
             page = await someone.get(path)
             assert page.status_code == 200 and UNTOLD in page.text, path

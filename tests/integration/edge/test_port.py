@@ -111,6 +111,15 @@ async def test_a_port_can_be_given_up_while_accepting_pauses(tmp_path: Path, how
         await until(lambda: now() > given_up + 0.3, "the pause is over")
 
 
+async def test_a_port_that_was_left_is_still_no_origin(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        port = w.edge.port
+        assert port and w.edge._port is not None
+        w.edge._port.leave()
+        # Handshakes that are under way would be led back to this node's other workers.
+        assert w.edge.port == port
+
+
 def test_a_socket_to_this_machine_is_recognised() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         with socket.create_connection(server.getsockname()) as near:
